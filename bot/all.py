@@ -1,0 +1,1 @@
+"Everything of `bot`, in reading order"
