@@ -1,1 +1,10 @@
 "Everything of `bot`, in reading order"
+from .ladder import *
+from .data import *
+from .augment import *
+from .init import *
+from .models import *
+from .optimizer import *
+from .schedule import *
+from .learner import *
+from .checkpoint import *

@@ -112,7 +112,7 @@ def source_items(
     "Items of a source"
     return src.items
 
-# %% ../nbs/02_augment.ipynb #7f23db35
+# %% ../nbs/02_augment.ipynb #a8490123
 def n_workers(
     device # Device that trains
 )->int: # Processes that read images
@@ -141,5 +141,5 @@ def bag_dls(
     block = bag_block(src, size=size, reading=reading, min_scale=min_scale, flip=flip, jitter=jitter, pca=pca)
     dls = block.dataloaders(src, bs=bs, seed=seed, device=device, start_method=start_method,
         num_workers=n_workers(device) if num_workers is None else num_workers)
-    dls.bag = dict(size=size, reading=reading, seed=seed, src=src)
+    dls.bag = dict(src=src, size=size, bs=bs, reading=reading, seed=seed, min_scale=min_scale, flip=flip, jitter=jitter, pca=pca, valid_pct=valid_pct)
     return dls

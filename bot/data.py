@@ -126,9 +126,10 @@ def first_readable(
         try: return header_size(f)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError): pass
 
-# %% ../nbs/01_data.ipynb #601fb025
+# %% ../nbs/01_data.ipynb #75206bd1
 class Source:
     "Images with their classes, split into training and validation images"
+    settings = {}   # of `bot.ladder.settings`, where these images need other values than the paper's
     def __init__(self,
         name:str, # What the user wrote
         path:Path, # Folder of the images
@@ -196,7 +197,7 @@ def random_source(
     how = f'random {valid_pct:.0%} of each class, seed {seed}'
     return Source(name, path, [items[i] for i in train], [items[i] for i in valid], how, subfolders(path))
 
-# %% ../nbs/01_data.ipynb #283dab44
+# %% ../nbs/01_data.ipynb #ca5e12b6
 def find_source(
     src, # 'digits', or a folder
     valid_pct:float=.2, # Share of each class that validates, where the source does not say
@@ -204,8 +205,10 @@ def find_source(
 )->Source: # Its images, classes and split
     "The images that `src` stands for"
     if isinstance(src, Source): return src
-    if str(src)=='digits': return folder_source(digits(), name='digits')
-    return folder_source(src, valid_pct, seed)
+    if str(src)!='digits': return folder_source(src, valid_pct, seed)
+    res = folder_source(digits(), name='digits')
+    res.settings = digits_settings
+    return res
 
 # %% ../nbs/01_data.ipynb #e8d80e95
 class EncodedImage:

@@ -1,5 +1,5 @@
 "What the notebooks promise together: they are in step with the package, their numbers are their import order, and a wheel has all of it"
-import ast, os, re, shutil, subprocess, sys, zipfile
+import ast, re, shutil, subprocess, sys, zipfile
 from pathlib import Path
 import pytest
 
