@@ -134,7 +134,7 @@ paper_mixup_alone = 79.15
 # %% ../nbs/00_ladder.ipynb #52c6df45
 readings = dict(paper={}, gluoncv=dict(init='msra'))
 
-# %% ../nbs/00_ladder.ipynb #d2268348
+# %% ../nbs/00_ladder.ipynb #3823a9de
 class Recipe(dict):
     "The settings of a run, with where they come from"
     def __init__(self,
@@ -144,20 +144,21 @@ class Recipe(dict):
         reading:str='paper', # 'paper' (its words) or 'gluoncv' (the authors' code)
         given:dict=None, # Settings that the user gave: nothing changes these
         paper:dict=None, # The ladder's own values
-        notes:list=None # What was changed, and why
+        notes:list=(), # What was changed, and why
+        held:set=frozenset() # Settings that were settled on the way: nothing after changes these
     ):
         super().__init__(values)
         store_attr('rung,but,reading')
-        self.given,self.paper,self.notes = dict(given or {}),dict(paper or values),list(notes or [])
+        self.given,self.paper,self.notes,self.held = dict(given or {}),dict(paper or values),list(notes),set(held)
 
     def adopt(self,
         why:str, # Reason, for the note
         **values # Settings by name
     )->'Recipe': # A new recipe; this one stays as it is
-        "`values` where the user gave none, each noted with its reason"
-        new = {k:v for k,v in values.items() if k not in self.given and self.get(k)!=v}
-        notes = [f'{k}: {self.get(k)} -> {v} ({why})' for k,v in new.items()]
-        return Recipe(self|new, self.rung, self.but, self.reading, self.given, self.paper, self.notes+notes)
+        "`values` where neither the user nor an earlier change settled one, each noted with its reason"
+        new = {k:v for k,v in values.items() if k not in self.given and k not in self.held}
+        notes = [f'{k}: {self.get(k)} -> {v} ({why})' for k,v in new.items() if self.get(k)!=v]
+        return Recipe(self|new, self.rung, self.but, self.reading, self.given, self.paper, self.notes+notes, self.held|set(new))
 
 # %% ../nbs/00_ladder.ipynb #d783477f
 def as_names(
