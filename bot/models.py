@@ -9,12 +9,12 @@ __all__ = ['variants', 'depths', 'paper_cfg', 'pickled', 'xresnet18a', 'xresnet1
            'xresnet26b', 'xresnet26c', 'xresnet26d', 'xresnet34a', 'xresnet34b', 'xresnet34c', 'xresnet34d',
            'xresnet50a', 'xresnet50b', 'xresnet50c', 'xresnet50d', 'xresnet101a', 'xresnet101b', 'xresnet101c',
            'xresnet101d', 'xresnet152a', 'xresnet152b', 'xresnet152c', 'xresnet152d', 'xresnet200a', 'xresnet200b',
-           'xresnet200c', 'xresnet200d', 'conv_bn', 'make_stem', 'make_path', 'make_shortcut', 'ResBlock', 'scaled',
-           'XResNet', 'our_names', 'check_args', 'build', 'timm_name', 'to_timm', 'from_timm', 'adapt_stem', 'fitted',
-           'misfits', 'likely', 'load_weights', 'is_file', 'read_pickle', 'read_weights', 'import_timm', 'tagged',
-           'download', 'timm_cfg', 'input_cfg', 'pretrain', 'make_xresnet', 'evaluating', 'channels', 'dry_run',
-           'works', 'check_size', 'n_params', 'count_flops', 'macs', 'Summary', 'outputs', 'summary', 'xresnet_split',
-           'Features', 'features', 'called', 'check_model', 'make_timm', 'get_model']
+           'xresnet200c', 'xresnet200d', 'too_small', 'conv_bn', 'make_stem', 'make_path', 'make_shortcut', 'ResBlock',
+           'scaled', 'XResNet', 'our_names', 'check_args', 'build', 'timm_name', 'to_timm', 'from_timm', 'adapt_stem',
+           'fitted', 'misfits', 'likely', 'load_weights', 'is_file', 'read_pickle', 'read_weights', 'import_timm',
+           'tagged', 'download', 'timm_cfg', 'input_cfg', 'pretrain', 'make_xresnet', 'evaluating', 'channels',
+           'dry_run', 'works', 'check_size', 'n_params', 'count_flops', 'macs', 'Summary', 'outputs', 'summary',
+           'xresnet_split', 'Features', 'features', 'called', 'check_model', 'make_timm', 'get_model']
 
 # %% ../nbs/04_models.ipynb #d017a99e
 import inspect,re
@@ -448,14 +448,16 @@ def dry_run(
     tensors = {k:o.to('meta') for k,o in chain(model.named_parameters(), model.named_buffers())}
     with evaluating(model): return functional_call(model, tensors, torch.empty(1, channels(model), h, w, device='meta'))
 
-# %% ../nbs/04_models.ipynb #aa2b3350
+# %% ../nbs/04_models.ipynb #8dd9caea
+too_small = (RuntimeError, AssertionError, UsageError)
+
 def works(
     model:nn.Module, # Any model
     size:int # Side of the images
 )->bool: # Does it run?
     "Does `model` take images of `size`?"
     try: dry_run(model, size)
-    except (RuntimeError, AssertionError, UsageError): return False
+    except too_small: return False
     return True
 
 def check_size(
@@ -468,7 +470,7 @@ def check_size(
     least = size+1+bisect_left(range(size+1, 513), True, key=lambda o: works(model, o))
     if least<=512: raise UsageError(f'size={size} is too small for {getattr(model, "arch", None) or type(model).__name__}: the smallest that works is {least}')
 
-# %% ../nbs/04_models.ipynb #8265d0fa
+# %% ../nbs/04_models.ipynb #dbcec66d
 def n_params(
     model:nn.Module # Any model
 )->int: # Weights, biases, gammas and betas
@@ -480,8 +482,11 @@ def count_flops(
     size:int|tuple=224 # Of the images: side, or height and width
 )->FlopCounterMode: # Knows the operations of each module
     "One image through `model`, counted"
-    if isinstance(size, int): check_size(model, size)
-    with FlopCounterMode(display=False) as counter: dry_run(model, size)
+    try:
+        with FlopCounterMode(display=False) as counter: dry_run(model, size)
+    except too_small:
+        if isinstance(size, int): check_size(model, size)
+        raise
     return counter
 
 def macs(
