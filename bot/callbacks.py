@@ -154,7 +154,7 @@ def as_teacher(
     own = (torch.tensor(cfg['mean']),torch.tensor(cfg['std'])) if cfg else None
     return Teacher(model, theirs, own, size or cfg.get('size'))
 
-# %% ../nbs/08_callbacks.ipynb #caf9fa89
+# %% ../nbs/08_callbacks.ipynb #52926b06
 def check_classes(
     student, # Names of the student's classes, if known
     teacher # Names of the teacher's classes, if known
@@ -179,7 +179,7 @@ class Distillation(Callback):
         nearest(reading, readings, 'reading')
         self.teacher,self.T,self.reading = teacher,T,reading
 
-    def before_fit(self):
+    def before_train(self):
         if 'teacher' not in self.__dict__: raise UsageError("A saved student comes without its teacher: give it to `learn.distill` again")
         self.teacher.to(next(self.model.parameters()).device).eval()
 
