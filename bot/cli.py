@@ -8,14 +8,14 @@ Docs: https://OWNER.github.io/bot/cli.html.md"""
 __all__ = ['plan', 'result', 'train', 'epoch_line', 'tell', 'fit', 'Parser', 'opts_of', 'parser', 'rung_values', 'parse',
            'Terminated', 'terminate', 'run_args', 'main']
 
-# %% ../nbs/15_cli.ipynb #ac6b7f10
-import argparse, signal, sys, threading
+# %% ../nbs/15_cli.ipynb #c2f2bcc2
+import argparse, signal, sys, threading, warnings
 from difflib import get_close_matches
 from fastcore.docments import docments
 from fastcore.meta import delegates
 
-# %% ../nbs/15_cli.ipynb #3b18886a
-from .ladder import BotError, UsageError, ladder, recipe, settings
+# %% ../nbs/15_cli.ipynb #bb6eefbd
+from .ladder import BotError, UsageError, default_rung, ladder, recipe, settings
 
 # %% ../nbs/15_cli.ipynb #d72721c8
 def plan(
@@ -46,11 +46,11 @@ def result(
     return '\n'.join([f'accuracy {k/n:.2%} (95% interval {lo:.2%} to {hi:.2%}: {k:,} of {n:,} validation images), best {accs[best]:.2%} after epoch {best+1}',
         f'the run is in {run}; to use it:', '', 'from bot.all import *', f'learn = load_run({str(run)!r})', f'print(learn.predict({str(learn.dls.valid_ds.items[0])!r}))'])
 
-# %% ../nbs/15_cli.ipynb #004a7bdf
+# %% ../nbs/15_cli.ipynb #84f94a59
 @delegates(settings)
 def train(
     src:str='digits', # Folder with `train` and `valid` (or `val`, `test`), or a folder a class; a CSV; 'digits'
-    rung:str='baseline', # Rung of the ladder: this trick and all before it
+    rung:str=default_rung, # Rung of the ladder: this trick and all before it
     but:str='', # Tricks to leave out, 'distill,fp16'
     reading:str='paper', # Where the two differ: 'paper' (its words) or 'gluoncv' (the authors' code)
     as_paper:bool=False, # Keep the paper's values, however small the data or slow the device
@@ -148,7 +148,7 @@ def parse(
         p.error(f"No option '{o}'" + (f": did you mean '{close[0]}'?" if close else ''))
     return vars(args)
 
-# %% ../nbs/15_cli.ipynb #ccec2616
+# %% ../nbs/15_cli.ipynb #9acd5e4d
 class Terminated(BaseException):
     "The process was asked to end"
 
@@ -159,6 +159,7 @@ def run_args(
 )->int: # Exit code
     "Call `train`, and say what went wrong in words"
     debug = args.pop('debug', False)
+    if not debug: warnings.filterwarnings('ignore', category=FutureWarning)   # fastai's own use of torch, at import
     try: train(**args)
     except KeyboardInterrupt: return 130
     except Terminated: return 143
