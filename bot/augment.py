@@ -8,12 +8,13 @@ Docs: https://OWNER.github.io/bot/augment.html.md"""
 __all__ = ['luma', 'pca_values', 'pca_axes', 'paper_mean', 'paper_std', 'colour_steps', 'cache_pixels', 'random_box',
            'short_edge', 'valid_size', 'middle', 'BagCrop', 'hsv_channels', 'scale_hsv', 'as_bytes', 'grey',
            'brightness', 'contrast', 'saturation', 'pca_noise', 'ColourDraw', 'paper_colour', 'places',
-           'gluoncv_colour', 'gluoncv_image', 'compiled', 'colour', 'BagNormalize', 'works_on', 'nm', 'kinds',
-           'BagImageBlock', 'bag_block', 'source_items', 'n_workers', 'bag_dls']
+           'gluoncv_colour', 'gluoncv_image', 'compiled', 'colour', 'BagFloat', 'BagNormalize', 'works_on', 'nm',
+           'kinds', 'BagImageBlock', 'bag_block', 'source_items', 'n_workers', 'bag_dls']
 
-# %% ../nbs/02_augment.ipynb #58af12a2
+# %% ../nbs/02_augment.ipynb #12cbd425
 import random, torch
 from functools import lru_cache
+from types import MethodType
 from fastcore.basics import defaults, patch, store_attr
 from fastcore.meta import delegates
 from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
@@ -272,7 +273,13 @@ def colour(
         for i in range(0, len(x), step): f(x[i:i+step], o[i:i+step], *(a[i:i+step] for a in args), mean, std)
     return out
 
-# %% ../nbs/02_augment.ipynb #581d9f44
+# %% ../nbs/02_augment.ipynb #9d6ab2f4
+class BagFloat(IntToFloatTensor):
+    "Bytes to floats in [0,1], if other batch transforms need them"
+    needed = False
+    def encodes(self, x:TensorImage): return TensorImage(x.float().div_(255)) if self.needed and not x.is_floating_point() else x
+    def decodes(self, x:TensorImage): return TensorImage((x.clamp(0, 1)*255).round_().byte()) if self.needed else x
+
 class BagNormalize(Normalize):
     "The paper's colour steps and normalisation in training, normalisation in validation"
     order = 99
@@ -284,7 +291,7 @@ class BagNormalize(Normalize):
     ):
         super().__init__(*(torch.tensor(o).view(1,3,1,1) for o in (paper_mean,paper_std)))
         store_attr()
-        self.train,self.n_inp = False,1
+        self.train,self.n_inp,self.floats = False,1,False
 
     def __call__(self, b, split_idx=None, **kwargs):
         self.train = split_idx==0
@@ -306,9 +313,10 @@ class BagNormalize(Normalize):
 
     def decodes(self, x:TensorImage):
         x,mean,std = x.as_subclass(torch.Tensor),*(o.to(x.device) for o in (self.mean,self.std))
-        return TensorImage((x*std+mean).round_().clamp_(0, 255).byte())
+        x = x*std+mean
+        return TensorImage(x.div_(255).clamp_(0, 1) if self.floats else x.round_().clamp_(0, 255).byte())
 
-# %% ../nbs/02_augment.ipynb #b8e08e04
+# %% ../nbs/02_augment.ipynb #0dd4e071
 def works_on(
     f, # A transform
     x # An item, or a tuple of them
@@ -316,7 +324,7 @@ def works_on(
     "Would `f` do anything with `x`?"
     if isinstance(x, tuple): return any(works_on(f, o) for o in x)
     if not hasattr(f, 'encodes'): return True
-    bound = hasattr(f.encodes, '_f')
+    bound = isinstance(f.encodes, MethodType)
     try: return bool((f.encodes._f if bound else f.encodes)._resolve_method_with_cache((f,x) if bound else (x,)))
     except LookupError: return False
 
@@ -343,16 +351,18 @@ def kinds(
     "Types of an item's parts"
     return ', '.join(type(o).__name__ for o in x)
 
-# %% ../nbs/02_augment.ipynb #bfbd02c4
+# %% ../nbs/02_augment.ipynb #037fad9d
 @patch
 def setups(self:BagNormalize, dl):
     "Put fastai's conversion to floats before other batch transforms, and refuse what would spoil the scale"
     self.n_inp = getattr(dl.dataset, 'n_inp', 1)
-    fs = [f for f in dl.after_batch.fs if nm(f)!='noop']
-    conv = [f for f in fs if isinstance(f, IntToFloatTensor)]
-    if len(conv)>1 or conv and conv[0].div!=255: raise UsageError('Images would be converted to floats twice, or not to [0,1]: leave IntToFloatTensor out, BagImageBlock adds one where it is needed')
+    fs = [f for f in dl.after_batch.fs if nm(f)!='noop' and f is not self]
+    own = [f for f in fs if isinstance(f, BagFloat)]
+    conv = [f for f in fs if isinstance(f, IntToFloatTensor) and f not in own]
+    if len(conv)>1 or conv and conv[0].div!=255: raise UsageError('Images would be converted to floats twice, or not to [0,1]: leave IntToFloatTensor out, BagImageBlock converts where that is needed')
     self.refuse([f for f in fs if isinstance(f, Normalize)])
-    if len(fs)>len(conv) and not conv: dl.after_batch.fs.append(IntToFloatTensor())
+    for f in own: f.needed = not conv and len(fs)>len(own)
+    self.floats = bool(conv) or any(f.needed for f in own)
 
 @patch
 def built(self:BagNormalize, dl):
@@ -365,7 +375,7 @@ def refuse(self:BagNormalize, fs):
     "Complain of transforms that would work on normalised images"
     if fs: raise UsageError(f'Batch transform {nm(fs[0])} is a second normalisation, or comes after it (order {self.order}): leave it out, or give it a lower order')
 
-# %% ../nbs/02_augment.ipynb #9431fa2c
+# %% ../nbs/02_augment.ipynb #d5a85160
 def BagImageBlock(
     size:int=224, # Side of an image, in pixels
     reading:str='paper', # 'paper': §2.1 as it is written; 'gluoncv': as its authors' code has it
@@ -381,7 +391,7 @@ def BagImageBlock(
     if size<1: raise UsageError(f'size={size}: an image needs a side of at least 1 pixel')
     if not 0<min_scale<=1: raise UsageError(f'min_scale={min_scale}: the smallest area of a crop is a share of the image, above 0 and at most 1')
     if not 0<=jitter<1: raise UsageError(f'jitter={jitter}: colour factors are drawn from [1-jitter, 1+jitter], so it is at least 0 and below 1')
-    return TransformBlock(EncodedImage.create, BagCrop(size, min_scale, flip, reading, exact), BagNormalize(reading, jitter, pca, compile), dl_type=KeyedDL)
+    return TransformBlock(EncodedImage.create, BagCrop(size, min_scale, flip, reading, exact), [BagFloat(), BagNormalize(reading, jitter, pca, compile)], dl_type=KeyedDL)
 
 # %% ../nbs/02_augment.ipynb #a9f9ec29
 @delegates(BagImageBlock)

@@ -168,7 +168,7 @@ def to_rgb(
         im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
     return im.convert('RGB')
 
-# %% ../nbs/01_data.ipynb #11cc05ab
+# %% ../nbs/01_data.ipynb #bae3302c
 def shrink_by(
     h:float, # Height of the crop, in pixels
     w:float, # Width of the crop, in pixels
@@ -180,12 +180,14 @@ def shrink_by(
 def resize(
     x:torch.Tensor, # uint8, 3 x height x width
     size:tuple, # Height and width
-    antialias:bool=True # Average over the pixels that fall together
+    antialias:bool=True, # Average over the pixels that fall together
+    exact:bool=False # In floats, rounded once: bytes are rounded after each of the two directions
 )->torch.Tensor: # uint8
     "Bilinear resize"
     if x.shape[1:]==tuple(size): return x
     x = x[None].contiguous(memory_format=torch.channels_last)   # twice as fast as planes
-    return F.interpolate(x, size=tuple(size), mode='bilinear', antialias=antialias, align_corners=False)[0]
+    x = F.interpolate(x.float() if exact else x, size=tuple(size), mode='bilinear', antialias=antialias, align_corners=False)[0]
+    return x.round_().clamp_(0, 255).byte() if exact else x
 
 def pil_tensor(
     im:Image.Image # RGB
@@ -228,7 +230,7 @@ class EncodedImage(PILImage):
 
 notes = []   # what a user should know about images that can be read; workers hand theirs over with each batch
 
-# %% ../nbs/01_data.ipynb #06c62d00
+# %% ../nbs/01_data.ipynb #0d9909a8
 @patch
 def plain_jpeg(self:EncodedImage):
     "Is it a whole JPEG in YCbCr or grey? Others are left to Pillow, which knows them all, and knows a truncated one"
@@ -239,13 +241,13 @@ def decode(self:EncodedImage,
     box:tuple=None, # Top, left, height and width of a part, in whole pixels; unset, all
     size:tuple=None, # Height and width of the result; unset, those of the part
     antialias:bool=True, # Average over the pixels that fall together
-    exact:bool=False # Decode in full size even where less would do
+    exact:bool=False # Decode in full size even where less would do, and resize in floats
 )->TensorImage: # uint8, 3 x height x width
     "A part of the image, resized"
     shape = self.shape
     box = box or (0, 0)+shape
     size = size or box[2:]
-    try: x = resize(crop(pil_tensor(self), box), size, antialias) if self._im is not None else self.decode_stored(box, size, antialias, exact or not antialias)
+    try: x = resize(crop(pil_tensor(self), box), size, antialias, exact) if self._im is not None else self.decode_stored(box, size, antialias, exact)
     except image_problems as e: raise ImageError(self.path, e) from e
     return TensorImage(x)
 
@@ -255,10 +257,10 @@ def decode_stored(self:EncodedImage, box, size, antialias, exact):
     swap = self.turn[0]
     y,x,h,w = box = stored_box(box, self.shape, self.turn)
     size = size[::-1] if swap else size
-    k = 1 if exact or self.file.format not in ('JPEG','MPO') else shrink_by(h, w, size)
+    k = 1 if exact or not antialias or self.file.format not in ('JPEG','MPO') else shrink_by(h, w, size)
     if np.prod(self.file.size)/k**2>max_pixels: raise ValueError(f'{self.file.size[0]}x{self.file.size[1]} pixels, more than {max_pixels:,} to decode')
     if k>1: res = self.decode_shrunk(k, box, size)
-    else: res = resize(crop(self.decode_all(), box), size, antialias)
+    else: res = resize(crop(self.decode_all(), box), size, antialias, exact)
     return upright(res, self.turn)
 
 # %% ../nbs/01_data.ipynb #c5cf2502
