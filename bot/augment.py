@@ -376,7 +376,7 @@ def refuse(self:BagNormalize, fs):
     "Complain of transforms that would work on normalised images"
     if fs: raise UsageError(f'Batch transform {nm(fs[0])} is a second normalisation, or comes after it (order {self.order}): leave it out, or give it a lower order')
 
-# %% ../nbs/02_augment.ipynb #d5a85160
+# %% ../nbs/02_augment.ipynb #100805f7
 def BagImageBlock(
     size:int=224, # Side of an image, in pixels
     reading:str='paper', # 'paper': §2.1 as it is written; 'gluoncv': as its authors' code has it
@@ -392,7 +392,8 @@ def BagImageBlock(
     if size<1: raise UsageError(f'size={size}: an image needs a side of at least 1 pixel')
     if not 0<min_scale<=1: raise UsageError(f'min_scale={min_scale}: the smallest area of a crop is a share of the image, above 0 and at most 1')
     if not 0<=jitter<1: raise UsageError(f'jitter={jitter}: colour factors are drawn from [1-jitter, 1+jitter], so it is at least 0 and below 1')
-    return TransformBlock(EncodedImage.create, BagCrop(size, min_scale, flip, reading, exact), [BagFloat(), BagNormalize(reading, jitter, pca, compile)], dl_type=KeyedDL)
+    tfms = [BagFloat(), BagNormalize(reading, jitter, pca, compile)]
+    return TransformBlock(EncodedImage.create, BagCrop(size, min_scale, flip, reading, exact), tfms, dl_type=KeyedDL)
 
 # %% ../nbs/02_augment.ipynb #a9f9ec29
 @delegates(BagImageBlock)

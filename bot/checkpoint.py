@@ -6,8 +6,8 @@ Docs: https://OWNER.github.io/bot/checkpoint.html.md"""
 
 # %% auto #0
 __all__ = ['ends', 'write_atomic', 'save_weights', 'check_out', 'new_run', 'versions', 'plain', 'made_with', 'python_of',
-           'save_args', 'epoch_row', 'RunFolder', 'is_best', 'copy_of', 'save_status', 'recorded', 'blank_dls',
-           'load_run']
+           'save_args', 'epoch_row', 'RunFolder', 'is_best', 'copy_of', 'save_status', 'dropped', 'save_dropped',
+           'recorded', 'blank_dls', 'load_run']
 
 # %% ../nbs/10_checkpoint.ipynb #b2cd4a94
 import csv, io, json, os, platform, time
@@ -123,7 +123,7 @@ def save_args(
         classes=list(dls.vocab), n_train=len(dls.train_ds), n_valid=len(dls.valid_ds), versions=versions(), python=python_of(learn))
     write_atomic(Path(path)/'args.yaml', yaml.safe_dump(plain(args | extra), sort_keys=False, allow_unicode=True))
 
-# %% ../nbs/10_checkpoint.ipynb #7430c5c5
+# %% ../nbs/10_checkpoint.ipynb #4bfa477b
 def epoch_row(
     learn:Learner # At the end of an epoch
 )->dict: # Value by column
@@ -156,6 +156,7 @@ class RunFolder(Callback):
         save_weights(self.learn.model, self.path/'last.safetensors')
         if is_best(self.rows): os.replace(copy_of(self.path/'last.safetensors'), self.path/'best.safetensors')
         write_atomic(self.path/'metrics.csv', f.getvalue())
+        save_dropped(self.path, self.learn.dls)
         save_status(self.path, 'running', epochs=len(self.rows))
 
 # %% ../nbs/10_checkpoint.ipynb #5e1f7e4c
@@ -179,6 +180,24 @@ def save_status(
 ):
     "Write `status.json`"
     write_atomic(Path(path)/'status.json', json.dumps(dict(state=state) | more))
+
+# %% ../nbs/10_checkpoint.ipynb #d3245418
+def dropped(
+    dl # A loader
+)->dict: # Path -> reason
+    "What `dl` could not read so far"
+    return getattr(dl, 'dropped', {})
+
+def save_dropped(
+    path:Path, # Run folder
+    dls:DataLoaders # With what they could not read
+):
+    "Write `unreadable.csv`, if there is anything to write"
+    rows = [(part,*o) for part,dl in zip(('train', 'valid'), dls.loaders) for o in dropped(dl).items()]
+    if not rows: return
+    f = io.StringIO()
+    csv.writer(f, lineterminator='\n').writerows([('split', 'image', 'reason')] + rows)
+    write_atomic(path/'unreadable.csv', f.getvalue())
 
 # %% ../nbs/10_checkpoint.ipynb #0648bdee
 ends = dict(KeyboardInterrupt='interrupted', Terminated='terminated', Diverged='diverged')

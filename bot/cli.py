@@ -17,7 +17,7 @@ from fastcore.meta import delegates
 # %% ../nbs/15_cli.ipynb #bb6eefbd
 from .ladder import BotError, UsageError, default_rung, ladder, recipe, settings
 
-# %% ../nbs/15_cli.ipynb #d72721c8
+# %% ../nbs/15_cli.ipynb #65ee5c70
 def plan(
     learn, # A learner that `bag_learner` made
     source, # What `find_source` found
@@ -39,14 +39,18 @@ def result(
     run # The run folder
 )->str: # A few lines
     "What a run reached, and the Python that uses it"
+    from bot.checkpoint import dropped
     from bot.learner import wilson
-    n,accs = len(learn.dls.valid_ds),[o['accuracy'] for o in learn.run_folder.rows]
+    lost,accs = len(dropped(learn.dls.valid)),[o['accuracy'] for o in learn.run_folder.rows]
+    n = len(learn.dls.valid_ds)-lost
     k,best = round(accs[-1]*n),max(range(len(accs)), key=accs.__getitem__)
     lo,hi = wilson(k, n)
-    return '\n'.join([f'accuracy {k/n:.2%} (95% interval {lo:.2%} to {hi:.2%}: {k:,} of {n:,} validation images), best {accs[best]:.2%} after epoch {best+1}',
-        f'the run is in {run}; to use it:', '', 'from bot.all import *', f'learn = load_run({str(run)!r})', f'print(learn.predict({str(learn.dls.valid_ds.items[0])!r}))'])
+    of = f'{k:,} of {n:,} validation images' + (f', {lost:,} unreadable' if lost else '')
+    return '\n'.join([f'accuracy {k/n:.2%} (95% interval {lo:.2%} to {hi:.2%}: {of}), best {accs[best]:.2%} after epoch {best+1}',
+        f'the run is in {run}; to use it:', '', 'from bot.all import *', f'learn = load_run({str(run)!r})',
+        f'print(learn.predict({str(learn.dls.valid_ds.items[0][0])!r}))'])
 
-# %% ../nbs/15_cli.ipynb #84f94a59
+# %% ../nbs/15_cli.ipynb #24274e31
 @delegates(settings)
 def train(
     src:str='digits', # Folder with `train` and `valid` (or `val`, `test`), or a folder a class; a CSV; 'digits'
@@ -54,6 +58,8 @@ def train(
     but:str='', # Tricks to leave out, 'distill,fp16'
     reading:str='paper', # Where the two differ: 'paper' (its words) or 'gluoncv' (the authors' code)
     as_paper:bool=False, # Keep the paper's values, however small the data or slow the device
+    valid_pct:float=.2, # Share of each class that validates, where the folder does not say
+    bad:str='stop', # An image that cannot be read: 'stop', or 'skip' it, count it and list it in the run folder
     seed:int=0, # Seed of weights, order and augmentation; the same seed gives the same numbers
     workers:int=None, # Processes that read images; the result does not depend on it
     device:str=None, # 'cuda', 'cpu', ...; unset, the best there is
@@ -65,9 +71,9 @@ def train(
     from bot import augment, checkpoint, data, learner
     if out: checkpoint.check_out(out)
     r,device = recipe(rung, but, reading, **changes),learner.pick_device(device)
-    source = data.find_source(src, seed=seed)
+    source = data.find_source(src, valid_pct)
     r = learner.fit_recipe(r, source.n_train, source.short_edge, device, getattr(source, 'settings', None), as_paper)
-    dls = augment.bag_dls(source, seed=seed, num_workers=workers, device=device, **learner.data_settings(r))
+    dls = augment.bag_dls(source, seed=seed, reading=reading, num_workers=workers, bad=bad, device=device, **learner.data_settings(r))
     set_seed(seed)
     learn = learner.bag_learner(dls, r)
     run = checkpoint.new_run(r['arch'], rung, out)
