@@ -1,10 +1,20 @@
 "Sources, and a loader whose numbers are keyed."
-import random
-import numpy as np, pytest, torch
+import io, multiprocessing, os, random, shutil, tarfile, time, tracemalloc, zipfile
+from pathlib import Path
+import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
+from fastai.data.block import CategoryBlock, DataBlock
+from fastai.data.external import URLs
+from fastai.data.transforms import RandomSplitter, get_image_files, parent_label
+from fastai.learner import Learner
+from fastai.metrics import accuracy
+from fastai.torch_core import set_seed
+from fastai.vision.augment import RandomResizedCrop, aug_transforms
+from fastai.vision.data import ImageBlock
 from fastcore.test import test_eq as same_value
+from fastcore.xtras import Config
 from bot.augment import bag_dls
-from bot.data import digits, find_source
+from bot.data import ImageError, KeyedDL, digits, find_source, unpack, write_once
 from bot.ladder import DataError, UsageError
 
 same_value.__test__ = False
@@ -103,3 +113,213 @@ def test_digits_are_written_once():
     path = digits()
     stamp = (path/'train').stat().st_mtime_ns
     same_value(digits().joinpath('train').stat().st_mtime_ns, stamp)
+
+@pytest.mark.parametrize('method', ['fork','spawn'])
+def test_start_methods(folder, two_epochs, method):
+    dls = loaders(folder, num_workers=1, start_method=method)
+    assert equal(epoch_of(dls.train), two_epochs[0])
+    start = time.perf_counter()
+    it = iter(dls.train)
+    next(it)
+    assert time.perf_counter()-start<.5
+    del it
+    assert equal(epoch_of(dls.train.at(1)), two_epochs[1])
+
+@pytest.mark.slow
+def test_forkserver(folder, two_epochs):
+    assert equal(epoch_of(loaders(folder, num_workers=2, start_method='forkserver').train), two_epochs[0])
+
+def fastai_loaders(folder, **kwargs):
+    block = DataBlock(blocks=(ImageBlock, CategoryBlock), get_items=get_image_files, get_y=parent_label, splitter=RandomSplitter(seed=0), dl_type=KeyedDL,
+        item_tfms=RandomResizedCrop(24), batch_tfms=aug_transforms())
+    return block.dataloaders(folder, bs=6, device='cpu', **kwargs)
+
+def test_fastais_transforms_are_keyed_too(folder):
+    a,b = fastai_loaders(folder, num_workers=0).train,fastai_loaders(folder, num_workers=2).train
+    for _ in range(2): assert equal(epoch_of(a), epoch_of(b))
+    assert equal(epoch_of(a.at(1, 1)), epoch_of(b.at(1, 1)))
+
+def test_seeds_still_reach_a_model(folder):
+    def weights(seed):
+        set_seed(seed)
+        loaders(folder).show_batch(max_n=2)
+        return torch.nn.Linear(3, 3).weight
+    assert not torch.equal(weights(1), weights(2)) and torch.equal(weights(1), weights(1))
+
+def test_a_pass_inside_a_pass(folder, two_epochs):
+    dl,seen = loaders(folder, num_workers=1).train,[]
+    for x,y in dl:
+        seen.append((x.as_subclass(torch.Tensor), y.tolist()))
+        if len(seen)==2: dl.one_batch(), next(iter(dl))
+    assert equal(seen, two_epochs[0])
+
+def test_one_image_many_times(folder):
+    dl = loaders(folder).train
+    dl.before_iter()
+    x = dl.fetch(0, 0, [1,1,1])[1][0]
+    assert len({o.numpy().tobytes() for o in x})==3
+
+def test_fit_counts_and_looking_does_not(folder):
+    dls = loaders(folder)
+    learn = Learner(dls, torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3*24*24, 3)), metrics=accuracy, path=folder, model_dir='models')
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(2, 1e-4)
+        same_value(dls.train.epoch, 2)
+        learn.lr_find(show_plot=False), learn.validate(), learn.validate(dl=dls.train), learn.get_preds(ds_idx=0), learn.predict(folder/'a'/'0.jpg')
+        same_value(dls.train.epoch, 2)
+        a,b = (learn.tta(n=1)[0] for _ in range(2))
+        learn.fit(1, 1e-4)
+        same_value(dls.train.epoch, 3)
+    shutil.rmtree(folder/'models')
+
+def spoil(path, kind):
+    "Put something in the place of an image"
+    data = path.read_bytes()
+    path.unlink()
+    if kind=='truncated': path.write_bytes(data[:len(data)//2])
+    if kind=='empty': path.touch()
+    if kind=='text': path.write_text('not an image')
+    if kind=='huge': Image.new('1', (10_000,10_000)).save(path, 'PNG')
+    if kind=='fifo': os.mkfifo(path)
+    if kind=='folder': path.mkdir()
+
+spoiled = dict(truncated='truncated', empty='empty file', text='known format', huge='100', fifo='ordinary file', folder='ordinary file', removed='No such file')
+
+@pytest.fixture
+def spoiled_folder(tmp_path, folder, request):
+    "A folder whose image `train/a/3.jpg` is no good"
+    for part in ('train','valid'): shutil.copytree(folder, tmp_path/part)
+    if request.param!='removed': spoil(tmp_path/'train'/'a'/'3.jpg', request.param)
+    return tmp_path
+
+@pytest.mark.parametrize('spoiled_folder,reason', spoiled.items(), indirect=['spoiled_folder'])
+def test_bad_images_stop(spoiled_folder, reason):
+    dls = loaders(spoiled_folder)
+    if reason==spoiled['removed']: (spoiled_folder/'train'/'a'/'3.jpg').unlink()
+    n = 0
+    with pytest.raises(ImageError, match=f'3.jpg.*{reason}'):
+        for n,_ in enumerate(dls.train, 1): pass
+    assert n<5
+
+@pytest.mark.parametrize('spoiled_folder', ['text'], indirect=True)
+@pytest.mark.parametrize('workers', [0, 2])
+def test_bad_images_are_skipped(spoiled_folder, workers):
+    dls = loaders(spoiled_folder, bad='skip', num_workers=workers)
+    for dl,sizes in ((dls.train,[6]*4+[5]),(dls.valid,[6]*5)): same_value(sorted(len(x) for x,_ in dl), sorted(sizes))
+    same_value([(Path(k).name,v) for k,v in dls.train.dropped.items()], [('3.jpg','not an image of a known format')])
+    same_value(dls.valid.dropped, {})
+
+def test_skipping_is_the_same_for_any_workers(tmp_path, folder):
+    for part in ('train','valid'): shutil.copytree(folder, tmp_path/part)
+    for o in 'abc':
+        for i in range(3): spoil(tmp_path/'train'/o/f'{i}.jpg', 'empty')
+    runs = [loaders(tmp_path, bad='skip', bs=2, num_workers=o).train for o in (0, 2)]
+    assert equal(*map(epoch_of, runs))
+    same_value(*(o.lost for o in runs))
+    same_value(len(runs[0].dropped), 9)
+
+def test_worker_errors_name_the_file(tmp_path, folder):
+    shutil.copytree(folder, tmp_path/'x')
+    spoil(tmp_path/'x'/'b'/'5.jpg', 'truncated')
+    with pytest.raises(ImageError) as e:
+        for part in loaders(tmp_path/'x', num_workers=1, valid_pct=.1).loaders: epoch_of(part)
+    assert '5.jpg' in str(e.value) and len(str(e.value).splitlines())==1
+
+def test_first_frame_of_many(tmp_path, capsys):
+    for c in 'ab':
+        (tmp_path/c).mkdir()
+        for i in range(5): Image.new('RGB', (30,30), (i,0,0)).save(tmp_path/c/f'{i}.gif', save_all=True, append_images=[Image.new('RGB', (30,30), 'white')])
+    dls = loaders(tmp_path, bs=4, num_workers=1)
+    epoch_of(dls.train)
+    same_value(capsys.readouterr().out.count('several frames: the first is used'), 1)
+    assert len(dls.train.notes)>=4
+
+def table(folder, **kwargs): return pd.DataFrame(dict(image=[f'{c}/{i}.jpg' for c in 'abc' for i in range(10)], label=[c for c in 'abc' for _ in range(10)], **kwargs))
+
+def test_tables(tmp_path, folder):
+    df = table(folder, split=(['train']*8+['valid']*2)*3)
+    src = find_source(df, root=folder)
+    same_value((src.n_train, src.n_valid, src.classes), (24, 6, ['a','b','c']))
+    df.to_csv(folder/'table.csv', index=False)
+    same_value(find_source(folder/'table.csv').items, src.items)
+    (folder/'table.csv').unlink()
+    same_value(find_source(table(folder), root=folder).n_valid, 6)
+    assert loaders(df, root=folder).one_batch()[0].shape==(6,3,24,24)
+
+@pytest.mark.parametrize('change,text', [(dict(image=None), "No column 'image'"), (dict(label=None), "No column 'label'"), (dict(split='tarin'), "'tarin'"),
+    (dict(image='../x.jpg'), 'leaves its folder'), (dict(image='/etc/passwd'), 'leaves its folder'), (dict(image='a/../../x.jpg'), 'leaves its folder')])
+def test_bad_tables(folder, change, text):
+    df = table(folder)
+    for k,v in change.items():
+        if v is None: df = df.drop(columns=k)
+        else: df[k] = v
+    with pytest.raises(DataError, match=text): find_source(df, root=folder)
+
+def test_a_file_that_is_no_table(folder):
+    with pytest.raises(DataError): find_source(folder/'a'/'0.jpg')
+
+def test_near_names():
+    with pytest.raises(DataError, match="did you mean 'imagewoof_160'"): find_source('imagewof_160')
+
+def archive(path, evil=None):
+    with tarfile.open(path, 'w:gz') as f:
+        for part in ('train','valid'):
+            for c in 'ab':
+                b = io.BytesIO()
+                Image.new('RGB', (9,9)).save(b, 'PNG')
+                o = tarfile.TarInfo(f'whole/{part}/{c}/0.png')
+                o.size = len(b.getvalue())
+                f.addfile(o, io.BytesIO(b.getvalue()))
+        if evil=='link':
+            o = tarfile.TarInfo('whole/link')
+            o.type,o.linkname = tarfile.SYMTYPE,'/etc'
+            f.addfile(o)
+        elif evil: f.addfile(tarfile.TarInfo(evil), io.BytesIO())
+
+@pytest.mark.parametrize('evil', ['../out.txt', '/tmp/bot_out.txt', 'link'])
+def test_archives_stay_inside(tmp_path, evil):
+    archive(tmp_path/'a.tgz', evil)
+    (tmp_path/'to').mkdir()
+    with pytest.raises(DataError, match='member'): unpack(tmp_path/'a.tgz', tmp_path/'to')
+    assert not list((tmp_path/'to').iterdir()) and not (tmp_path/'out.txt').exists()
+
+def test_zip_archives_stay_inside(tmp_path):
+    with zipfile.ZipFile(tmp_path/'a.zip', 'w') as f: f.writestr('../out.txt', '')
+    (tmp_path/'to').mkdir()
+    with pytest.raises(DataError, match='member'): unpack(tmp_path/'a.zip', tmp_path/'to')
+
+def test_fastais_datasets(tmp_path, monkeypatch):
+    archive(tmp_path/'mnist_sample.tgz')
+    monkeypatch.setattr(URLs, 'MNIST_SAMPLE', (tmp_path/'mnist_sample.tgz').as_uri())
+    cfg = Config(tmp_path, 'config.ini', create=dict(data='data', archive='archive'))
+    monkeypatch.setattr('bot.data.fastai_cfg', lambda: cfg)
+    monkeypatch.setattr('fastdownload.core.download_and_check', lambda url, path, *args: shutil.copy(tmp_path/'mnist_sample.tgz', path))
+    src = find_source('mnist_sample')
+    same_value((src.n_train, src.n_valid, src.classes, src.path.name), (2, 2, ['a','b'], 'mnist_sample'))
+
+@pytest.mark.slow
+def test_listing_is_quick_and_small(tmp_path):
+    for c in range(10):
+        (tmp_path/f'{c}').mkdir()
+        Image.new('RGB', (9,9)).save(tmp_path/f'{c}'/'0.png')
+        for i in range(1, 10_000): os.link(tmp_path/f'{c}'/'0.png', tmp_path/f'{c}'/f'{i}.png')
+    tracemalloc.start()
+    start = time.perf_counter()
+    src = find_source(tmp_path)
+    took,used = time.perf_counter()-start,tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    same_value(src.n_train+src.n_valid, 100_000)
+    assert took<5 and used<200e6
+
+def fill(path): write_once(path, slowly)
+
+def slowly(path):
+    (path/'x').touch()
+    time.sleep(.3)
+
+def test_two_processes_write_once(tmp_path):
+    ps = [multiprocessing.get_context('fork').Process(target=fill, args=(tmp_path/'to',)) for _ in range(2)]
+    for o in ps: o.start()
+    for o in ps: o.join()
+    same_value([o.exitcode for o in ps], [0, 0])
+    same_value([o.name for o in tmp_path.iterdir()], ['to'])
