@@ -98,14 +98,14 @@ def made_with(
     "What `dls` were made with; the source by its name"
     return dls.bag | dict(src=str(dls.bag['src'].name))
 
-# %% ../nbs/10_checkpoint.ipynb #a5625187
+# %% ../nbs/10_checkpoint.ipynb #df7182f0
 def python_of(
     learn:Learner # A learner that `bag_learner` made
 )->str: # Lines of Python
     "The run of `learn` as a script"
     r,data = learn.recipe,made_with(learn.dls)
     opts = {k:v for k,v in dict(but=tuple(r.but), reading=r.reading).items() if v not in ((), 'paper')}
-    mine = {k:r[k] for k in r if k not in data}
+    mine = {k:v for k,v in r.items() if k not in data and (k in r.given or v!=r.paper.get(k))}
     def kw(d): return ''.join(f', {k}={plain(v)!r}' for k,v in d.items() if v is not None)
     return '\n'.join(['from fastai.torch_core import set_seed', 'from bot.all import *',
         f"dls = bag_dls({str(data['src'])!r}{kw({k:v for k,v in data.items() if k!='src'})})", f"set_seed({data['seed']})",
