@@ -593,12 +593,13 @@ def check_model(
     if channels(model)!=c_in: raise UsageError(f'The model takes {channels(model)} channels, the data have {c_in}: make it with that number')
     return model
 
-# %% ../nbs/04_models.ipynb #e7b2b312
+# %% ../nbs/04_models.ipynb #e5110499
 def make_timm(
     arch:str, # A name of timm's, with or without a tag
     n_out:int, # Classes
     c_in:int=3, # Channels of the images
-    pretrained:str|Path|bool=None # Tag of published weights, a `.safetensors` file, or true for the default
+    pretrained:str|Path|bool=None, # Tag of published weights, a file, or true for the default
+    trust:bool=False # Read a pickle?
 )->nn.Module: # With `data_cfg`
     "A model of timm's, untrained or with weights"
     base,_,tag = arch.partition('.')
@@ -608,20 +609,21 @@ def make_timm(
     except (OSError, RuntimeError) as e: raise UsageError(f'Cannot make {full}: {(str(e).splitlines() or [type(e).__name__])[0]}') from e
     if published and n_out!=1000: print(f'{full}: the head starts anew with {n_out} classes')
     if published and c_in!=3: print(f'{full}: the first convolution is adapted from 3 channels to {c_in}')
-    if is_file(pretrained): load_weights(model, read_weights(pretrained)[0], str(pretrained))
+    if is_file(pretrained): load_weights(model, read_weights(pretrained, trust)[0], str(pretrained))
     model.data_cfg = timm_cfg(model.pretrained_cfg, full if published else None)
     return model
 
-# %% ../nbs/04_models.ipynb #1445894b
+# %% ../nbs/04_models.ipynb #cecec5f2
 def get_model(
     arch, # Name of ours or of timm's, function that makes a model, or a model
     n_out:int, # Classes
     c_in:int=3, # Channels of the images
     widen:float=1., # Factor on every width; not timm's
-    pretrained:str|Path|bool=None # Tag of published weights, a `.safetensors` file, or true for the default
+    pretrained:str|Path|bool=None, # Tag of published weights, a file, or true for the default
+    trust:bool=False # Read a pickle?
 )->nn.Module: # Ready to train
     "The model that `arch` stands for"
-    if isinstance(arch, str) and arch in our_names(): return make_xresnet(arch, pretrained, n_out, c_in, widen)
+    if isinstance(arch, str) and arch in our_names(): return make_xresnet(arch, pretrained, n_out, c_in, widen, trust=trust)
     extra = ({} if widen==1 else dict(widen=widen)) | ({} if pretrained in (None, False) else dict(pretrained=pretrained))
     if isinstance(arch, nn.Module):
         if extra: raise UsageError(f"{', '.join(extra)}: a model that is made already cannot be changed so")
@@ -629,4 +631,4 @@ def get_model(
     if not isinstance(arch, str): return called(arch, n_out, c_in, **extra)
     nearest(arch.partition('.')[0], our_names()+import_timm().list_models(), 'model')
     if widen!=1: raise UsageError(f"widen={widen}: timm's {arch} has the widths that it has")
-    return make_timm(arch, n_out, c_in, pretrained)
+    return make_timm(arch, n_out, c_in, pretrained, trust)
