@@ -165,14 +165,14 @@ def test_pretrained_defaults():
     for name in our_names():
         known = timm.models.get_arch_pretrained_cfgs(timm_name(name)).items()
         if not any(o.has_weights for _,o in known):
-            with pytest.raises(UsageError, match='no published weights'): tagged(timm_name(name))
+            with pytest.raises(UsageError, match='no published weights'): weights_name(timm_name(name))
             continue
-        full = tagged(timm_name(name))
+        full = weights_name(timm_name(name))
         assert full.endswith('gluon_in1k') == any('gluon_in1k' in o for o,_ in known)
         cfg = timm_cfg(timm.models.get_pretrained_cfg(full).to_dict(), full)
         assert (list(cfg['mean']),list(cfg['std']))==(list(imagenet_stats[0]),list(imagenet_stats[1]))
-    assert [tagged('resnet50d'), tagged('resnet26d')]==['resnet50d.gluon_in1k','resnet26d.bt_in1k']
-    assert tagged('resnet50d', 'resnet50d.ra2_in1k')==tagged('resnet50d', 'ra2_in1k')=='resnet50d.ra2_in1k'
+    assert [weights_name('resnet50d'), weights_name('resnet26d')]==['resnet50d.gluon_in1k','resnet26d.bt_in1k']
+    assert weights_name('resnet50d', 'resnet50d.ra2_in1k')==weights_name('resnet50d', 'ra2_in1k')=='resnet50d.ra2_in1k'
 
 def test_pretrained_adapts(hub, capsys):
     m = xresnet18b('gluon_in1k', n_out=5, c_in=1)
