@@ -1,9 +1,10 @@
 "The paper's numbers by section (arXiv 1812.01187v2), one line each, in both readings where they differ: what ours gives, and what it says."
-import math, random, numpy as np, pytest, torch, torch.nn.functional as F
+import colorsys, math, random, numpy as np, pytest, torch, torch.nn.functional as F
 from functools import lru_cache, partial
 from torch import nn, tensor
 from bot import models
-from bot.augment import paper_mean, paper_std, random_box, short_edge
+from bot.augment import (ColourDraw, brightness, contrast, luma, paper_mean, paper_std, pca_axes, pca_noise, pca_values, random_box, saturation,
+    scale_hsv, short_edge, valid_size)
 from bot.callbacks import draw_pairs, mix
 from bot.init import msra, xavier, zero_gamma
 from bot.ladder import drop_epochs, ladder, paper_mixup_alone, paper_top1, recipe, warmup_epochs
@@ -26,13 +27,13 @@ def convs(m): return [(o.in_channels,o.out_channels,o.kernel_size[0],o.stride[0]
 def changes(rung, **kwargs): return {k:v for k,v in recipe(rung, **kwargs).items() if recipe('baseline', reading=kwargs.get('reading', 'paper'))[k]!=v}
 
 @lru_cache
-def boxes():
+def boxes(reading='paper'):
     random.seed(0)
-    return np.array([o for o in (random_box(375, 500) for _ in range(3000))])
+    return np.array([random_box(375, 500, reading=reading) for _ in range(3000)])
 
-def ratios(share):
+def ratios(share, reading='paper'):
     "Ratios of boxes so small that none of their kind was refused"
-    b = boxes()
+    b = boxes(reading)
     b = b[b[:,2]*b[:,3]<share*375*500]
     return b[:,3]/b[:,2]
 
@@ -73,6 +74,20 @@ def sched(kind='cosine', n_epoch=120, reading='paper'):
     return lr_schedule(.4, n_epoch, 1251, kind, warmup=5, drops=(30,60,90), reading=reading)
 
 def at(batch, n_epoch=120, **kwargs): return sched(n_epoch=n_epoch, **kwargs)(batch/(n_epoch*1251))
+
+@lru_cache
+def drawn():
+    torch.manual_seed(0)
+    return ColourDraw(4000)
+
+def hsv(rgb, hue, sat):
+    h,s,v = colorsys.rgb_to_hsv(*(o/255 for o in rgb))
+    return [255*o for o in colorsys.hsv_to_rgb(h*hue, min(1, s*sat), v)]
+
+pixel = tensor([200.,100.,50.]).view(1,3,1)
+two = tensor([[200.,10],[100,20],[50,30]])[None]
+def flat(x): return x.flatten().tolist()
+def grey(r, g, b): return luma[0]*r + luma[1]*g + luma[2]*b
 
 q3 = partial(smooth_labels, tensor([0]), 3, .1)
 one,z,r = torch.eye(3),tensor([[1.,2,3]]),tensor([[2.,0,1]])
@@ -135,7 +150,21 @@ row('A5', 'distillation w/ mixup', lambda: [recipe('mixup')[k] for k in ('epochs
 row('B', 'Table 4', lambda: [paper_top1[o][1] for o in ('linear','warmup','zero_gamma','no_decay','fp16')], [75.17,75.93,76.37,76.03,76.21])
 row('B', 'Table 5', lambda: [paper_top1[o][1] for o in ('fp16','resnet_b','resnet_c','resnet_d')], [76.21,76.66,76.87,77.16])
 row('B', 'Table 6', lambda: [paper_top1[o][1] for o in ('resnet_d','cosine','smooth','distill','mixup')]+[paper_mixup_alone], [77.16,77.91,78.31,78.67,79.29,79.15])
+row('C-1', 'hue and saturation multiply HSV', lambda: flat(scale_hsv(pixel, tensor([[1.3]]), tensor([[.7]]))), pytest.approx(hsv((200,100,50), 1.3, .7), rel=1e-4))
+row('C-1', 'factors from .6 to 1.4', lambda: (drawn().factors.min().item(), drawn().factors.max().item(), drawn().factors.mean().item()), pytest.approx((.6,1.4,1), abs=.01))
+row('C-1 g', 'brightness, in bytes', lambda: flat(brightness(pixel.clone(), 1.33)), [255,133,66])
+row('C-1 g', 'contrast, about the mean of grey', lambda: flat(contrast(two.clone(), .6)), [int(.6*o+.4*(grey(200,100,50)+grey(10,20,30))/2) for o in flat(two)])
+row('C-1 g', 'saturation, about grey', lambda: flat(saturation(pixel.clone(), .6)), [int(.6*o+.4*grey(200,100,50)) for o in flat(pixel)])
+row('C-1 g', 'grey has red and blue swapped', lambda: luma, (.114,.587,.299))
+row('C-1 g', 'six orders', lambda: len({tuple(o) for o in drawn().order.tolist()}), 6)
+row('C-2', 'eigenvalues', lambda: pca_values, pytest.approx([255*o for o in (.2175,.0188,.0045)], abs=5e-3))
+row('C-2', 'eigenvectors', lambda: pca_axes, ((-.5675,.7192,.4009), (-.5808,-.0045,-.8140), (-.5836,-.6948,.4203)))
+row('C-2', 'offset: one coefficient an axis', lambda: flat(pca_noise(tensor([[.1,0,0]]))), pytest.approx([5.546*o for o in (-.5675,-.5808,-.5836)], abs=1e-4))
+row('C-2', 'coefficients: deviation .1', lambda: drawn().noise.std(0).tolist(), pytest.approx((.1*(tensor(pca_axes)*tensor(pca_values)).norm(dim=1)).tolist(), rel=.05))
 row('C-4', 'crop: ratio is uniform', lambda: ratios(.4).mean(), pytest.approx(sum((3/4,4/3))/2, abs=.02))
+row('C-4 g', 'crop: sides swapped half of the time', lambda: ratios(.4, 'gluoncv').mean(), pytest.approx((25/24 + math.log(16/9)/(7/12))/2, abs=.02))
+row('C-4 g', 'crop: the fallback is the middle, as it is', lambda: [random_box(100, 2000, reading=o)[2:] for o in ('paper','gluoncv')], [(100,133),(100,224)])
+row('C-5', 'validation: the long side is rounded down', lambda: [valid_size(*o, 224) for o in ((375,500),(500,333))], [(256,341),(384,256)])
 row('C-6', 'Xavier counts the kernel', lambda: filled('xavier')[0].weight.abs().max().item(), pytest.approx(math.sqrt(6/(9*(64+128))), rel=1e-3))
 row('C-6 g', 'MSRAPrelu: its deviation', lambda: filled('msra')[0].weight.std().item(), pytest.approx(math.sqrt(2/(1+.25**2)/(9*(64+128)/2)), rel=1e-2))
 row('C-6 g', 'MSRAPrelu: on the linear layer', lambda: filled('msra')[2].weight.std().item(), pytest.approx(math.sqrt(2/(1+.25**2)/((512+1000)/2)), rel=1e-2))
@@ -179,5 +208,5 @@ def test_paper(section, what, ours, paper):
     assert (tuple(got) if isinstance(got, torch.Size) else got.item() if isinstance(got, torch.Tensor) and got.ndim==0 else got)==paper
 
 def test_every_trick_of_the_ladder_has_a_row():
-    assert {o[0].split()[0] for o in rows}>={'A1','A2','A3','A4','A5','B','E',*(f'C-{i}' for i in (4,6,7,8,9,10,11,12,13,14,15,16,17,19))}
+    assert {o[0].split()[0] for o in rows}>={'A1','A2','A3','A4','A5','B','E',*(f'C-{i}' for i in (1,2,4,5,6,7,8,9,10,11,12,13,14,15,16,17,19))}
     assert set(ladder)==set(paper_top1)
