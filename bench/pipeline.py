@@ -15,7 +15,7 @@ import numpy as np, torch, torchvision
 import torchvision.transforms as T, torchvision.transforms.v2 as T2
 from fastai.data.transforms import IntToFloatTensor, Normalize
 from fastai.torch_core import TensorImage
-from fastai.vision.augment import Brightness, Flip, FlipItem, Hue, RandomResizedCrop, Saturation
+from fastai.vision.augment import Brightness, FlipItem, Hue, RandomResizedCrop, Saturation
 from fastai.vision.core import PILImage
 from fasttransform.transform import Pipeline
 from PIL import Image
