@@ -218,7 +218,7 @@ def recorded(
         raise
     save_status(path, 'finished', epochs=len(rows), accuracy=rows[-1]['accuracy'] if rows else None)
 
-# %% ../nbs/10_checkpoint.ipynb #5e00a597
+# %% ../nbs/10_checkpoint.ipynb #1dfb2fa5
 def blank_dls(
     args:dict, # What `args.yaml` holds
     device:torch.device # Where to compute
@@ -240,6 +240,6 @@ def load_run(
     "The learner of a run, with its weights"
     args,model = read_run(path, which, model)
     values = args['settings'] | dict(arch=model, widen=1., pretrained=None, teacher=None)
-    r = Recipe(values, args['rung'], tuple(args['but']), args['reading'], values)
+    r = Recipe(values, args['rung'], tuple(args['but']), args['reading'])
     learn = bag_learner(blank_dls(args, pick_device(device)), r)
     return learn

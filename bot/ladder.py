@@ -231,7 +231,7 @@ def fit_bs(
     "`bs`, or what `n_train` and one device's memory allow"
     return min(bs, max(8, pow2(n_train/64)), pow2((128 if cuda else 32)*(224/size)**2))
 
-# %% ../nbs/00_ladder.ipynb #3fbbbe79
+# %% ../nbs/00_ladder.ipynb #8fd4fda3
 def fit_to(
     r:Recipe, # Settings
     n_train:int, # Training images
@@ -242,7 +242,7 @@ def fit_to(
     cuda,large = device=='cuda',n_train>=20_000
     r = r.adopt(f'images of {size} px', size=fit_size(r['size'], size))
     r = r.adopt(f"{n_train:,} training images of {r['size']} px, one {device} device", bs=fit_bs(r['bs'], n_train, r['size'], cuda))
-    if not (cuda and large):
+    if not (cuda and large) and isinstance(r['arch'], str):
         why = f'{n_train:,} training images' if cuda else f'on {device}'
         r = r.adopt(why, arch=re.sub(r'^xresnet\d+', 'xresnet18', r['arch']))
     if not cuda: r = r.adopt(f'on {device}', epochs=min(r['epochs'], 20), fp16=False)

@@ -33,7 +33,7 @@ from .optimizer import nag, scale_lr
 from .schedule import *
 from .callbacks import BagMixup, DivergenceGuard, TargetCheck, Teacher, norm_stats
 
-# %% ../nbs/09_learner.ipynb #5ddb85ff
+# %% ../nbs/09_learner.ipynb #32792265
 def pick_device(
     device:str|torch.device=None # 'cuda', 'cuda:1', 'cpu', 'mps'; unset, the best there is
 )->torch.device: # A device that is there
@@ -57,7 +57,8 @@ def fit_recipe(
     as_paper:bool=False # Change nothing
 )->Recipe: # With a note for each change
     "`r` fitted to a source of images and a device"
-    if not as_paper: r = fit_to(r.adopt("the source's own", **(own or {})), n_train, size, torch.device(device).type)
+    own = {k:v for k,v in (own or {}).items() if k!='widen' or str(r['arch']).startswith('xresnet')}
+    if not as_paper: r = fit_to(r.adopt("the source's own", **own), n_train, size, torch.device(device).type)
     check_recipe(r)
     return r
 
