@@ -30,7 +30,9 @@ class Stopwatch(Callback):
     def after_train(self): self.times.append(now(self.dls.device)-self.t)
 
 def now(device):
-    if torch.device(device).type=='cuda': torch.cuda.synchronize()
+    "Seconds: of this process on a CPU, so that others do not count"
+    if torch.device(device).type=='cpu': return time.process_time()
+    torch.cuda.synchronize()
     return time.perf_counter()
 
 def bare_steps(model, batches, opt, amp, scaler):
@@ -90,7 +92,7 @@ def main(
     ratio = statistics.median(a/b for a,b in times)
     name = torch.cuda.get_device_name() if device=='cuda' else f'{platform.machine()}, {torch.get_num_threads()} threads'
     a,b = (statistics.median(o)*1000 for o in zip(*times))
-    row = dict(arch=arch, size=size, bs=bs, device=name, half=half, torch=torch.__version__, tricks_ms=f'{a:.2f}', bare_ms=f'{b:.2f}', ratio=f'{ratio:.4f}')
+    row = dict(arch=arch, size=size, bs=bs, n=n, blocks=blocks, device=name, half=half, torch=torch.__version__, tricks_ms=f'{a:.2f}', bare_ms=f'{b:.2f}', ratio=f'{ratio:.4f}')
     f = Path(out or Path(__file__).parent/'results'/'step.csv')
     f.parent.mkdir(exist_ok=True)
     new = not f.exists()

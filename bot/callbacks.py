@@ -51,10 +51,10 @@ def mix(
     lam,x = lam.to(x).view(-1, *[1]*(x.ndim-1)),x.as_subclass(Tensor)
     return torch.lerp(x[partner], x, lam)
 
-# %% ../nbs/08_callbacks.ipynb #155035d9
+# %% ../nbs/08_callbacks.ipynb #47dfd3bf
 class BagMixup(Callback):
     "Train on blends of two images and their labels, §5.4"
-    order,run_valid,pairs = hook_order['BagMixup'],False,None
+    order,run_valid,pairs,plain = hook_order['BagMixup'],False,None,None
     def __init__(self,
         alpha:float, # λ is drawn from Beta(alpha, alpha); 0 is no mixup
         off:float=0, # Epochs without mixup at the end; the authors' code
@@ -73,13 +73,16 @@ class BagMixup(Callback):
         self.learn.xb = tuple(mix(x, *self.pairs) for x in self.xb)
 
     def after_pred(self):
-        self.plain = self.learn.yb
         if self.pairs is None: return
+        self.plain = self.yb
         k,(y,) = self.pred.shape[1],self.yb
         if self.iter==0: check_targets(y, k, ignore_index=0)
         self.learn.yb = (mix(F.one_hot(y.long(), k).float() if not y.is_floating_point() else y, *self.pairs),)
 
-    def after_loss(self): self.learn.yb = self.plain
+    def after_loss(self):
+        if self.plain is not None: self.learn.yb,self.plain = self.plain,None
+
+    def after_cancel_batch(self): self.after_loss()
 
 # %% ../nbs/08_callbacks.ipynb #e7965ea9
 def norm_stats(
@@ -269,10 +272,10 @@ class NextForward:
         if self.old is None: del self.model.forward
         else: self.model.forward = self.old
 
-# %% ../nbs/08_callbacks.ipynb #b68324de
+# %% ../nbs/08_callbacks.ipynb #69fbcd9a
 class HalfPrecision(MixedPrecision):
     "Compute in 16 bits on the model's device, §3.2"
-    order,_stateattrs = hook_order['HalfPrecision'],('scaler','half')
+    order,half,_stateattrs = hook_order['HalfPrecision'],None,('scaler','half')
     def before_fit(self):
         device = next(self.model.parameters()).device.type
         self.device_type,self.dtype = device,half_dtype(self.amp_mode, device)
@@ -286,7 +289,8 @@ class HalfPrecision(MixedPrecision):
 
     def before_batch(self): self.half = NextForward(self.model, self.context())
     def after_loss(self): self.half.undo()
-    def after_cancel_batch(self): self.half.undo()
+    def after_cancel_batch(self):
+        if self.half: self.half.undo()
 
     def before_step(self):
         self.skipped = True

@@ -222,13 +222,12 @@ def test_half_fails(dls, rung='fp16'):
 def test_no_teacher_is_refused(dls):
     with pytest.raises(UsageError, match="but='distill'"): bag_learner(dls, 'distill', widen=.125)
 
-@pytest.mark.parametrize('reading', readings)
-def test_valid_loss_is_plain_on_every_rung(dls, reading):
-    for rung in names[-4:]:
-        learn = make(dls, rung, reading, 'timm', n=1)
-        with learn.no_bar():
-            z,y = learn.get_preds(act=lambda o: o)
-            assert learn.validate()[0]==pytest.approx(F.cross_entropy(z, y).item(), rel=1e-5)
+@pytest.mark.parametrize('rung', names)
+def test_valid_loss_is_plain(dls, rung):
+    learn = make(dls, rung, [*readings][names.index(rung)%2], 'timm', n=1)
+    with learn.no_bar():
+        z,y = learn.get_preds(act=lambda o: o)
+        assert learn.validate()[0]==pytest.approx(F.cross_entropy(z, y).item(), rel=1e-5)
 
 @pytest.mark.parametrize('kwargs,text', [(dict(eps=1.5), 'eps=1.5'), (dict(alpha=-1.), 'alpha=-1'), (dict(T=0., teacher='x'), 'T=0'), (dict(eps=-.1), 'eps=-0.1')])
 def test_bad_settings(dls, kwargs, text):

@@ -252,6 +252,16 @@ def test_interpretation_predict_export(dls, folder, tmp_path):
     with new.no_bar(): assert torch.allclose(new.predict(folder/'a'/'0.png')[2], probs, atol=1e-5)
     with pytest.raises(UsageError, match='without its teacher'): new.distillation.before_train()
 
+def test_mixup_is_keyed(folder):
+    "The same seed gives the same pairs, whatever the workers and whatever was drawn before"
+    def losses(workers):
+        dls = bag_dls(folder, size=32, bs=8, num_workers=workers, device='cpu', seed=5)
+        torch.manual_seed(1)
+        learn = vision(dls)
+        torch.rand(workers)
+        return fit(learn, 2).recorder.losses[-1].item()
+    assert losses(0)==losses(2)
+
 # ---- teachers
 
 def test_teacher_of_a_learner(dls, folder):
@@ -309,3 +319,28 @@ def test_hooks_shadow_nothing():
 
 def test_pickles():
     for o in BagLoss(.1), BagMixup(.2), DivergenceGuard(), partial(nag, decay_bias=False), lr_schedule(.1, 3, 4): pickle.loads(pickle.dumps(o))
+
+# ---- on a GPU
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('half,dtype', [('to_fp16',torch.float16), ('to_bf16',torch.bfloat16), ('to_channelslast',torch.float16)])
+def test_half_on_cuda(half, dtype):
+    types,x,y = [],*batches()
+    items = [(a.cuda(),b.cuda()) for a,b in zip(x, y)]
+    learn = Learner(DataLoaders(*[DataLoader(items, bs=bs) for _ in range(2)], device='cuda'), network(), BagLoss(.1), nag, lr=.01, cbs=BagMixup(.2))
+    learn.distill(network())
+    getattr(learn, half)()
+    for m in learn.model,learn.distillation.teacher.model: m[0][0].register_forward_hook(lambda m,i,o: types.append((o.dtype, o.device.type)))
+    fit(learn, 2)
+    assert set(types)=={(dtype,'cuda')} and not torch.is_autocast_enabled('cuda') and np.isfinite(learn.recorder.losses[-1].item())
+
+@pytest.mark.gpu
+def test_nag_is_torchs_on_cuda():
+    x,y = (o.cuda() for o in batches())
+    a = network().cuda()
+    b = deepcopy(a)
+    torch.backends.cudnn.deterministic = True
+    opts = nag(list(a.parameters()), .1),torch.optim.SGD(b.parameters(), .1, momentum=.9, weight_decay=1e-4, nesterov=True)
+    for m,opt in zip((a,b), opts):
+        for _ in range(3): F.cross_entropy(m(x), y).backward(), opt.step(), opt.zero_grad()
+    for p,q in zip(a.parameters(), b.parameters()): assert torch.equal(p, q)
