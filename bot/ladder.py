@@ -16,10 +16,15 @@ from difflib import get_close_matches
 from fastcore.basics import store_attr
 from fastcore.meta import delegates
 
-# %% ../nbs/00_ladder.ipynb #68f2e427
+# %% ../nbs/00_ladder.ipynb #ffcd8c77
 class BotError(Exception):
     "Something a user can mend; the text says how"
     code = 1
+    def __init__(self, text=''):
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self): return self.text   # fastai rewrites the arguments of what a callback raises
 
 class UsageError(BotError):
     "A setting or an option has a value that cannot work"

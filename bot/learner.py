@@ -62,7 +62,7 @@ def fit_recipe(
     check_recipe(r)
     return r
 
-# %% ../nbs/09_learner.ipynb #d5f6b65a
+# %% ../nbs/09_learner.ipynb #4656e03a
 data_names = 'size', 'bs', 'min_scale', 'flip', 'jitter', 'pca'
 
 def data_settings(
@@ -91,7 +91,7 @@ def dls_recipe(
     for k,v in changes.items():
         if v is not None and made.get(k, v)!=v: raise UsageError(f"{k}={v}, but the DataLoaders were made with {k}={made[k]}: give it to `bag_dls`")
     r = recipe(rung, but, reading or getattr(dls, 'bag', {}).get('reading', 'paper'), **(changes | made))
-    return fit_recipe(r, len(dls.train_ds), made['size'], dls.device, getattr(src, 'settings', None), as_paper)
+    return fit_recipe(r, len(dls.train_ds), made['size'], dls.device or default_device(), getattr(src, 'settings', None), as_paper)
 
 # %% ../nbs/09_learner.ipynb #9787941c
 def make_model(
