@@ -9,11 +9,12 @@ __all__ = ['luma', 'pca_values', 'pca_axes', 'paper_mean', 'paper_std', 'colour_
            'short_edge', 'valid_size', 'middle', 'BagCrop', 'hsv_channels', 'scale_hsv', 'as_bytes', 'grey',
            'brightness', 'contrast', 'saturation', 'pca_noise', 'ColourDraw', 'paper_colour', 'places',
            'gluoncv_colour', 'gluoncv_image', 'compiled', 'colour', 'BagFloat', 'BagNormalize', 'works_on', 'nm',
-           'kinds', 'BagImageBlock', 'bag_block', 'source_items', 'n_workers', 'bag_dls']
+           'kinds', 'BagImageBlock', 'bag_block', 'source_items', 'block_args', 'n_workers', 'bag_dls']
 
-# %% ../nbs/02_augment.ipynb #12cbd425
+# %% ../nbs/02_augment.ipynb #38cd120d
 import random, torch
 from functools import lru_cache
+from inspect import signature
 from types import MethodType
 from fastcore.basics import defaults, patch, store_attr
 from fastcore.meta import delegates
@@ -375,7 +376,7 @@ def refuse(self:BagNormalize, fs):
     "Complain of transforms that would work on normalised images"
     if fs: raise UsageError(f'Batch transform {nm(fs[0])} is a second normalisation, or comes after it (order {self.order}): leave it out, or give it a lower order')
 
-# %% ../nbs/02_augment.ipynb #d5a85160
+# %% ../nbs/02_augment.ipynb #100805f7
 def BagImageBlock(
     size:int=224, # Side of an image, in pixels
     reading:str='paper', # 'paper': §2.1 as it is written; 'gluoncv': as its authors' code has it
@@ -391,7 +392,8 @@ def BagImageBlock(
     if size<1: raise UsageError(f'size={size}: an image needs a side of at least 1 pixel')
     if not 0<min_scale<=1: raise UsageError(f'min_scale={min_scale}: the smallest area of a crop is a share of the image, above 0 and at most 1')
     if not 0<=jitter<1: raise UsageError(f'jitter={jitter}: colour factors are drawn from [1-jitter, 1+jitter], so it is at least 0 and below 1')
-    return TransformBlock(EncodedImage.create, BagCrop(size, min_scale, flip, reading, exact), [BagFloat(), BagNormalize(reading, jitter, pca, compile)], dl_type=KeyedDL)
+    tfms = [BagFloat(), BagNormalize(reading, jitter, pca, compile)]
+    return TransformBlock(EncodedImage.create, BagCrop(size, min_scale, flip, reading, exact), tfms, dl_type=KeyedDL)
 
 # %% ../nbs/02_augment.ipynb #a9f9ec29
 @delegates(BagImageBlock)
@@ -410,7 +412,19 @@ def source_items(
     "Items of a source"
     return src.items
 
-# %% ../nbs/02_augment.ipynb #e478f109
+# %% ../nbs/02_augment.ipynb #e54e26c5
+def block_args(
+    src, # A `Source`
+    **kwargs # Arguments of `BagImageBlock`; `None` is unset
+)->dict: # All of them
+    "What `BagImageBlock` is called with for `src`"
+    args = signature(BagImageBlock)
+    own = {k:v for k,v in src.settings.items() if k in args.parameters}
+    bound = args.bind(**(own | {k:v for k,v in kwargs.items() if v is not None}))
+    bound.apply_defaults()
+    return bound.arguments
+
+# %% ../nbs/02_augment.ipynb #77713869
 def n_workers(
     device # Device that trains
 )->int: # Processes that read images
@@ -420,8 +434,8 @@ def n_workers(
 @delegates(BagImageBlock)
 def bag_dls(
     src, # 'digits', a name of fastai's, a folder, a CSV file, a data frame, or a `Source`
-    size:int=224, # Side of an image, in pixels
-    bs:int=256, # Images in a batch
+    size:int=None, # Side of an image, in pixels; unset, the source's own, or 224
+    bs:int=None, # Images in a batch; unset, the source's own, or 64
     reading:str='paper', # 'paper': §2.1 as it is written; 'gluoncv': as its authors' code has it
     seed:int=0, # Seed of the order and of what transforms draw
     num_workers:int=None, # Processes that read images; unset, what the machine has
@@ -436,10 +450,12 @@ def bag_dls(
     "`DataLoaders` of the paper's pipeline (§2.1)"
     src = find_source(src, valid_pct, split_seed, root)
     device = torch.device(device) if device is not None else default_device()
+    made = block_args(src, size=size, reading=reading, **kwargs)
+    bs = src.settings.get('bs', 64) if bs is None else bs
     if not 0<bs<=src.n_train: raise UsageError(f'bs={bs} with {src.n_train} training images: a batch needs at least 1 image and at most all of them')
-    block = bag_block(src, size=size, reading=reading, **kwargs)
+    block = bag_block(src, **made)
     if kwargs.get('compile'): print('Colour steps are compiled by torch.compile: the first batch takes its time')
     dls = block.dataloaders(src, bs=bs, seed=seed, device=device, start_method=start_method, bad=bad, pin_memory=device.type=='cuda',
         num_workers=n_workers(device) if num_workers is None else num_workers)
-    dls.bag = dict(size=size, reading=reading, seed=seed, src=src)
+    dls.bag = dict(src=src, bs=bs, seed=seed, bad=bad, valid_pct=valid_pct, split_seed=split_seed) | made
     return dls

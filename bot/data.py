@@ -7,14 +7,15 @@ Docs: https://OWNER.github.io/bot/data.html.md"""
 # %% auto #0
 __all__ = ['digits_settings', 'image_problems', 'max_pixels', 'turns', 'notes', 'image_exts', 'train_names', 'valid_names',
            'split_words', 'fastai_names', 'split_classes', 'write_digits', 'digit_image', 'write_once', 'digits',
-           'ImageError', 'plain_reason', 'read_bytes', 'open_header', 'stored_box', 'upright', 'to_rgb', 'shrink_by',
-           'resize', 'pil_tensor', 'EncodedImage', 'crop', 'is_image', 'subfolders', 'image_files', 'labelled',
-           'first_readable', 'Source', 'folder_source', 'random_source', 'table_source', 'split_of', 'inside',
-           'random_words', 'unpack', 'check_member', 'hoist', 'fastai_data', 'find_source', 'csv_source', 'key',
-           'seed_all', 'cuda_generator', 'keyed', 'Tasks', 'Fetch', 'start_worker', 'same', 'KeyedDL']
+           'ImageError', 'plain_reason', 'read_bytes', 'open_header', 'whole', 'jpeg_size', 'stored_box', 'upright',
+           'to_rgb', 'shrink_by', 'resize', 'pil_tensor', 'EncodedImage', 'crop', 'decode_plain', 'is_image',
+           'subfolders', 'image_files', 'labelled', 'first_readable', 'Source', 'folder_source', 'random_source',
+           'table_source', 'split_of', 'inside', 'random_words', 'unpack', 'check_member', 'hoist', 'fastai_data',
+           'digits_source', 'find_source', 'csv_source', 'key', 'seed_all', 'cuda_generator', 'keyed', 'Tasks', 'Fetch',
+           'keep_memory', 'start_worker', 'same', 'KeyedDL']
 
-# %% ../nbs/01_data.ipynb #aed301a8
-import hashlib, io, os, random, shutil, stat, tarfile, tempfile, warnings, zipfile
+# %% ../nbs/01_data.ipynb #ac5b9768
+import ctypes, hashlib, io, os, random, shutil, stat, tarfile, tempfile, warnings, zipfile
 from collections import Counter
 from contextlib import contextmanager
 from copy import copy
@@ -33,6 +34,8 @@ from fastai.data.external import URLs, fastai_cfg, fastai_path
 from fastai.torch_core import TensorImage, explode_types, to_device
 from fastai.vision.core import PILImage
 from .ladder import DataError, UsageError, nearest
+try: import simplejpeg
+except ImportError: simplejpeg = None
 
 # %% ../nbs/01_data.ipynb #91e45c8f
 def split_classes(
@@ -132,6 +135,26 @@ def open_header(
         warnings.simplefilter('ignore')   # Pillow warns of large images; here they are refused, or shrunk while decoding
         return Image.open(io.BytesIO(data))
 
+# %% ../nbs/01_data.ipynb #0f2f9f4a
+def whole(
+    data:bytes # Of a JPEG
+)->bool: # Does it have its end?
+    "A truncated JPEG decodes without complaint except by Pillow"
+    return b'\xff\xd9' in data[-64:]
+
+def jpeg_size(
+    data:bytes # Of a file
+)->tuple: # Width and height, or `None` if it is not a plain and whole JPEG in YCbCr or grey
+    "Size of a JPEG, from its segments"
+    if data[:2]!=b'\xff\xd8' or not whole(data): return
+    i,size = 2,None
+    while i+10<len(data) and data[i]==0xff and data[i+1] not in (0xe1,0xee):   # Exif and Adobe
+        if data[i+1]==0xda: return size
+        if data[i+1] in (0xc0,0xc1,0xc2):
+            if data[i+4]!=8 or data[i+9] not in (1,3): return
+            size = int.from_bytes(data[i+7:i+9], 'big'),int.from_bytes(data[i+5:i+7], 'big')
+        i += 2+int.from_bytes(data[i+2:i+4], 'big')
+
 # %% ../nbs/01_data.ipynb #bc16055b
 turns = {1:(0,0,0), 2:(0,1,0), 3:(0,1,1), 4:(0,0,1), 5:(1,0,0), 6:(1,1,0), 7:(1,1,1), 8:(1,0,1)}   # axes swapped, flipped in x, flipped in y
 
@@ -195,10 +218,10 @@ def pil_tensor(
     "Pixels of an image"
     return torch.from_numpy(np.array(im)).permute(2,0,1)
 
-# %% ../nbs/01_data.ipynb #10f1a02e
+# %% ../nbs/01_data.ipynb #d2a8f910
 class EncodedImage(PILImage):
     "An image file, decoded when a part of it is asked for"
-    path,data,file,turn = None,None,None,turns[1]
+    path,data,pil,turn,plain = None,None,None,turns[1],True
 
     @classmethod
     def create(cls,
@@ -218,24 +241,32 @@ class EncodedImage(PILImage):
         if not self._size[0]: self.read_header()
         return self._size
 
+    @property
+    def file(self):
+        "Pillow's view of it"
+        if self.pil is None: self.pil = open_header(self.data)
+        return self.pil
+
     def read_header(self):
         "Size and orientation"
         try:
             if self.data is None: self.data = read_bytes(self.path)
-            self.file = open_header(self.data)
-            if 'exif' in self.file.info: self.turn = turns.get(self.file.getexif().get(0x0112, 1), turns[1])
+            self.stored = jpeg_size(self.data)
+            if not self.stored: self.stored = self.ask_pillow()
         except image_problems as e: raise ImageError(self.path, e) from e
-        self._size = self.file.size[::-1] if self.turn[0] else self.file.size
-        if self.file.format in ('GIF','WEBP','PNG','TIFF') and getattr(self.file, 'is_animated', False): notes.append((self.path, 'has several frames: the first is used'))
+        self._size = self.stored[::-1] if self.turn[0] else self.stored
+
+    def ask_pillow(self):
+        "Width and height as stored, of any format"
+        f = self.file
+        self.plain = f.format in ('JPEG','MPO') and f.mode in ('RGB','L') and whole(self.data)
+        if 'exif' in f.info: self.turn = turns.get(f.getexif().get(0x0112, 1), turns[1])
+        if f.format in ('GIF','WEBP','PNG','TIFF') and getattr(f, 'is_animated', False): notes.append((self.path, 'has several frames: the first is used'))
+        return f.size
 
 notes = []   # what a user should know about images that can be read; workers hand theirs over with each batch
 
-# %% ../nbs/01_data.ipynb #0d9909a8
-@patch
-def plain_jpeg(self:EncodedImage):
-    "Is it a whole JPEG in YCbCr or grey? Others are left to Pillow, which knows them all, and knows a truncated one"
-    return self.file.format in ('JPEG','MPO') and self.file.mode in ('RGB','L') and b'\xff\xd9' in self.data[-64:]
-
+# %% ../nbs/01_data.ipynb #100a4444
 @patch
 def decode(self:EncodedImage,
     box:tuple=None, # Top, left, height and width of a part, in whole pixels; unset, all
@@ -257,13 +288,14 @@ def decode_stored(self:EncodedImage, box, size, antialias, exact):
     swap = self.turn[0]
     y,x,h,w = box = stored_box(box, self.shape, self.turn)
     size = size[::-1] if swap else size
-    k = 1 if exact or not antialias or self.file.format not in ('JPEG','MPO') else shrink_by(h, w, size)
-    if np.prod(self.file.size)/k**2>max_pixels: raise ValueError(f'{self.file.size[0]}x{self.file.size[1]} pixels, more than {max_pixels:,} to decode')
+    k = shrink_by(h, w, size) if antialias and not exact and (self.plain or self.file.format in ('JPEG','MPO')) else 1
+    w0,h0 = self.stored
+    if w0*h0>max_pixels*k**2: raise ValueError(f'{w0}x{h0} pixels, more than {max_pixels:,} to decode')
     if k>1: res = self.decode_shrunk(k, box, size)
     else: res = resize(crop(self.decode_all(), box), size, antialias, exact)
     return upright(res, self.turn)
 
-# %% ../nbs/01_data.ipynb #c5cf2502
+# %% ../nbs/01_data.ipynb #3059dd12
 def crop(
     x:torch.Tensor, # ... x height x width
     box:tuple # Top, left, height and width
@@ -275,13 +307,23 @@ def crop(
 @patch
 def decode_all(self:EncodedImage):
     "All pixels, as stored"
-    if self.plain_jpeg(): return decode_jpeg(torch.frombuffer(bytearray(self.data), dtype=torch.uint8), mode=ImageReadMode.RGB)
-    return pil_tensor(to_rgb(self.file))
+    return decode_plain(self.data) if self.plain else pil_tensor(to_rgb(self.file))
 
+# %% ../nbs/01_data.ipynb #6f449254
+def decode_plain(
+    data:bytes # Of a JPEG
+)->torch.Tensor: # uint8, 3 x height x width
+    "The fastest full decoder at hand"
+    if simplejpeg:
+        try: return torch.from_numpy(simplejpeg.decode_jpeg(data)).permute(2,0,1)
+        except ValueError: pass   # it is stricter than the others
+    return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+
+# %% ../nbs/01_data.ipynb #6029a7f7
 @patch
 def decode_shrunk(self:EncodedImage, k, box, size):
     "A part of the image, from a version that libjpeg shrinks by `k`"
-    (w0,h0),(y,x,h,w) = self.file.size,box
+    (w0,h0),(y,x,h,w) = self.stored,box
     self.file.draft('RGB', (w0//k, h0//k))
     im = to_rgb(self.file)
     sx,sy = im.width/w0,im.height/h0
@@ -502,7 +544,15 @@ def fastai_data(
     path = d.data_path('data', Path(url))
     return path if path.exists() else write_once(path, lambda tmp: (unpack(d.download(url), tmp), hoist(tmp)))
 
-# %% ../nbs/01_data.ipynb #194c4985
+# %% ../nbs/01_data.ipynb #9d30530d
+def digits_source(
+)->Source: # With `digits_settings`
+    "Source of the embedded digits"
+    res = folder_source(digits(), name='digits')
+    res.settings = digits_settings
+    return res
+
+# %% ../nbs/01_data.ipynb #f4c20d7e
 def find_source(
     src, # 'digits', a name of fastai's, a folder, a CSV file, a data frame, or a `Source`
     valid_pct:float=.2, # Share of each class that validates, where the source does not say
@@ -515,7 +565,7 @@ def find_source(
     path,name = Path(src).expanduser(),str(src)
     if path.is_dir(): return folder_source(path, valid_pct, seed, name)
     if path.is_file(): return csv_source(path, valid_pct, seed, root)
-    if name=='digits': return folder_source(digits(), name=name)
+    if name=='digits': return digits_source()
     if name.lower() in fastai_names: return folder_source(fastai_data(name.lower()), valid_pct, seed, name)
     close = get_close_matches(name.lower(), ['digits', *fastai_names], 1, .6)
     raise DataError(f"No such folder, file or dataset: '{name}'" + (f", did you mean '{close[0]}'?" if close else ''))
@@ -574,7 +624,7 @@ def keyed(
             random.setstate(states[0]), np.random.set_state(states[1]), torch.set_rng_state(states[2])
             if cuda: cuda.set_state(states[3])
 
-# %% ../nbs/01_data.ipynb #a32ef5e7
+# %% ../nbs/01_data.ipynb #9d0ffb6f
 class Tasks:
     "What one pass asks of the workers: numbers of batches and their items"
     def __init__(self, dl): self.dl = dl
@@ -591,10 +641,17 @@ class Fetch:
         dl.after_batch,dl._device = None,None   # of the main process
         return dict(dl=dl)
 
+def keep_memory():
+    "Have glibc keep what is freed: fetching fresh pages for each image costs a worker a tenth of its time"
+    try: ctypes.CDLL(None).mallopt(-3, 2**25), ctypes.CDLL(None).mallopt(-1, 2**28)   # largest piece from the heap, largest free end of it
+    except (OSError, AttributeError, TypeError): pass   # not glibc
+
+# %% ../nbs/01_data.ipynb #86541083
 def start_worker(
     i:int # Number of the worker
 ):
     "One thread a worker: there are as many workers as cores"
+    keep_memory()
     torch.set_num_threads(1)
     torch.utils.data.get_worker_info().dataset.dl.wif()
 
