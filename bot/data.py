@@ -12,15 +12,17 @@ __all__ = ['digits_settings', 'image_problems', 'max_pixels', 'turns', 'notes', 
            'subfolders', 'image_files', 'labelled', 'first_readable', 'Source', 'folder_source', 'random_source',
            'table_source', 'split_of', 'inside', 'random_words', 'unpack', 'check_member', 'hoist', 'fastai_data',
            'digits_source', 'find_source', 'csv_source', 'key', 'seed_all', 'cuda_generator', 'keyed', 'Tasks', 'Fetch',
-           'keep_memory', 'start_worker', 'same', 'KeyedDL']
+           'same', 'close_workers', 'keep_memory', 'start_worker', 'KeyedDL', 'numbered']
 
-# %% ../nbs/01_data.ipynb #ac5b9768
+# %% ../nbs/01_data.ipynb #d5cd4d89
 import ctypes, hashlib, io, os, random, shutil, stat, tarfile, tempfile, warnings, zipfile
 from collections import Counter
 from contextlib import contextmanager
 from copy import copy
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
+from weakref import finalize, ref
 import fastai.data, numpy as np, pandas as pd, torch, torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import DataLoader as TorchDL, default_collate
@@ -624,45 +626,54 @@ def keyed(
             random.setstate(states[0]), np.random.set_state(states[1]), torch.set_rng_state(states[2])
             if cuda: cuda.set_state(states[3])
 
-# %% ../nbs/01_data.ipynb #9d0ffb6f
+# %% ../nbs/01_data.ipynb #c4be7428
 class Tasks:
     "What one pass asks of the workers: numbers of batches and their items"
-    def __init__(self, dl): self.dl = dl
-    def __len__(self): return len(self.dl)
-    def __iter__(self): return self.dl.tasks()
+    def __init__(self, dl): self.dl = ref(dl)
+    def __len__(self): return len(self.dl())
+    def __iter__(self): return self.dl().tasks()
 
 class Fetch:
     "What a worker does with a task"
-    def __init__(self, dl): self.dl = dl
-    def __len__(self): return len(self.dl)
-    def __getitem__(self, task): return self.dl.fetch(*task)
+    def __init__(self, dl): self.dl = ref(dl)
+    def __len__(self): return len(self.dl())
+    def __getitem__(self, task): return self.dl().fetch(*task)
     def __getstate__(self):
-        dl = copy(self.dl)
+        dl = copy(self.dl())
         dl.after_batch,dl._device = None,None   # of the main process
-        return dict(dl=dl)
+        return dl
+    def __setstate__(self, dl): self.dl = partial(same, dl)
+
+def same(
+    x # Anything
+):
+    "`x`"
+    return x
+
+# %% ../nbs/01_data.ipynb #e9eab9ad
+def close_workers(
+    torch_dl, # PyTorch's loader
+    pid:int # Process that started its workers
+):
+    "Stop the workers of a loader"
+    it = torch_dl._iterator
+    if it is not None and pid==os.getpid(): it._shutdown_workers()
 
 def keep_memory():
     "Have glibc keep what is freed: fetching fresh pages for each image costs a worker a tenth of its time"
     try: ctypes.CDLL(None).mallopt(-3, 2**25), ctypes.CDLL(None).mallopt(-1, 2**28)   # largest piece from the heap, largest free end of it
     except (OSError, AttributeError, TypeError): pass   # not glibc
 
-# %% ../nbs/01_data.ipynb #86541083
+# %% ../nbs/01_data.ipynb #300d85a1
 def start_worker(
     i:int # Number of the worker
 ):
     "One thread a worker: there are as many workers as cores"
     keep_memory()
     torch.set_num_threads(1)
-    torch.utils.data.get_worker_info().dataset.dl.wif()
+    torch.utils.data.get_worker_info().dataset.dl().wif()
 
-# %% ../nbs/01_data.ipynb #dc6606a6
-def same(
-    b # A batch
-):
-    "`b`: it is collated already"
-    return b
-
-# %% ../nbs/01_data.ipynb #586dcdb2
+# %% ../nbs/01_data.ipynb #4aa467b8
 class KeyedDL(TfmdDL):
     "A `TfmdDL` whose random numbers are functions of seed, epoch and item"
     @delegates(TfmdDL.__init__)
@@ -676,7 +687,7 @@ class KeyedDL(TfmdDL):
     ):
         nearest(bad, ('stop','skip'), 'way with bad items')
         self.seed,self.start_method,self.bad,self.epoch,self.start = seed,start_method,bad,0,0
-        self.peeking,self.torch_dl,self.dropped,self.notes,self.lost = False,None,{},{},0
+        self.peeking,self.torch_dl,self.close,self.dropped,self.notes,self.lost = False,None,noop,{},{},0
         with keyed(key(seed, 'init')):
             super().__init__(dataset, bs=bs, **kwargs)
             if not self.indexed or bs is None: raise UsageError(f'KeyedDL needs a dataset with indices and a batch size: got {type(dataset).__name__}, bs={bs}')
@@ -698,13 +709,13 @@ class KeyedDL(TfmdDL):
         self.epoch,self.start = epoch,batch
         return self
 
-    def __getstate__(self): return self.__dict__ | dict(torch_dl=None)
+    def __getstate__(self): return self.__dict__ | dict(torch_dl=None, close=noop)
 
     def tell_built(self):
         "Let transforms that care see what they are among"
         for f in [*self.after_item.fs, *self.after_batch.fs]: getattr(f, 'built', noop)(self)
 
-# %% ../nbs/01_data.ipynb #aee6ab2c
+# %% ../nbs/01_data.ipynb #2420c878
 @patch
 def trains(self:KeyedDL):
     "Would a pass begun now be one of training?"
@@ -728,9 +739,16 @@ def __iter__(self:KeyedDL):
 @patch
 def tasks(self:KeyedDL):
     "Number and items of each batch of the pass"
-    epoch,start = self.pass_
-    for n,idxs in enumerate(chunked(self.get_idxs(), self.bs, self.drop_last)):
-        if n>=start: yield epoch,n,list(idxs)
+    return numbered(chunked(self.get_idxs(), self.bs, self.drop_last), *self.pass_)
+
+# %% ../nbs/01_data.ipynb #7c85aee2
+def numbered(
+    batches, # Items of each batch
+    epoch:int, # Number of the epoch
+    start:int # Number of the first batch that is wanted
+):
+    "Tasks from `batches`"
+    return ((epoch,n,list(o)) for n,o in enumerate(batches) if n>=start)
 
 # %% ../nbs/01_data.ipynb #fc32ca3d
 @patch
@@ -765,7 +783,7 @@ def account(self:KeyedDL,
         self.notes[path] = what
     self.dropped.update(drops)
 
-# %% ../nbs/01_data.ipynb #7af02023
+# %% ../nbs/01_data.ipynb #97f35ba2
 @patch
 def raw_batches(self:KeyedDL):
     "Numbers of batches and batches, before the batch transforms"
@@ -784,11 +802,13 @@ def workers(self:KeyedDL):
     nw = self.fake_l.num_workers
     sign = nw,getattr(self.dataset, 'split_idx', None),[id(f) for p in (self.after_item,self.before_batch) for f in p.fs]
     if self.torch_dl and self.torch_dl.sign==sign: return self.torch_dl
+    if self.torch_dl: self.close()
     keep = nw>0 and 'get_idxs' not in self.__dict__   # a loader made for one prediction brings its own order
     dl = TorchDL(Fetch(self), sampler=Tasks(self), batch_size=None, num_workers=nw, collate_fn=same, pin_memory=self.pin_memory, timeout=self.timeout,
         worker_init_fn=start_worker, persistent_workers=keep, generator=torch.Generator(),
         multiprocessing_context=self.start_method if nw else None)
     dl.sign = sign
+    if keep: self.close = finalize(self, close_workers, dl, os.getpid())
     return dl
 
 # %% ../nbs/01_data.ipynb #5859cfc7
