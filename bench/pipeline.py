@@ -231,8 +231,8 @@ def main():
     report(rows, '12-megapixel photographs', race(decoders() | {'bot (worker)':bot_worker(), 'fastai (worker)':fastai_worker()}, big, 3), len(big), 'bot (worker)', 'images/s')
     print('\naccuracy of our crops')
     for to in (224, 64, 32): print(f'{to:4} px: {accuracy(ims, to)}')
-    about = dict(source=Path(args.folder).name if args.folder else 'made from two photographs', cpu=cpu(), cores=os.cpu_count(), threads=1, images=n, kilobytes=round(np.mean([len(o) for o in ims])/1e3, 1), torch=torch.__version__,
-        torchvision=torchvision.__version__)
+    about = dict(source=Path(args.folder).name if args.folder else 'made from two photographs', cpu=cpu(), cores=os.cpu_count(), threads=1, images=n,
+        kilobytes=round(np.mean([len(o) for o in ims])/1e3, 1), torch=torch.__version__, torchvision=torchvision.__version__)
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     with open(args.out, 'w', newline='') as f:
         w = csv.DictWriter(f, list(rows[0] | about))

@@ -783,7 +783,7 @@ def account(self:KeyedDL,
         self.notes[path] = what
     self.dropped.update(drops)
 
-# %% ../nbs/01_data.ipynb #97f35ba2
+# %% ../nbs/01_data.ipynb #cbb7e5fa
 @patch
 def raw_batches(self:KeyedDL):
     "Numbers of batches and batches, before the batch transforms"
@@ -808,7 +808,9 @@ def workers(self:KeyedDL):
         worker_init_fn=start_worker, persistent_workers=keep, generator=torch.Generator(),
         multiprocessing_context=self.start_method if nw else None)
     dl.sign = sign
-    if keep: self.close = finalize(self, close_workers, dl, os.getpid())
+    if keep:
+        self.close = finalize(self, close_workers, dl, os.getpid())
+        self.close.atexit = False   # PyTorch sees to that
     return dl
 
 # %% ../nbs/01_data.ipynb #5859cfc7
