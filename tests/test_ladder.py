@@ -1,0 +1,236 @@
+"""Every rung, in both readings, on our model and on timm's: it learns, and exactly its own tricks are at work.
+
+What is at work is observed from outside (weights, rates, losses, activations), so a trick whose hook does nothing fails its cells: that is
+the mutation test."""
+import math, pytest, torch, torch.nn.functional as F
+from torch import nn, tensor
+from fastai.callback.core import Callback, CancelFitException
+from fastai.data.core import DataLoaders
+from fastai.data.load import DataLoader
+from timm.models.resnet import BasicBlock, ResNet
+from bot import callbacks, learner, losses, models, schedule
+from bot.ladder import UsageError, ladder, readings, recipe
+from bot.learner import bag_learner
+from bot.losses import smooth_labels
+from bot.models import xresnet18d
+from bot.optimizer import Nesterov
+
+names = list(ladder)
+K,bs,n_iter,n_epoch,n_steps,lr = 3,8,4,12,20,.05
+
+def small_timm(num_classes=1000, in_chans=3):
+    "A ResNet of timm's, with one narrow block a stage"
+    return ResNet(BasicBlock, (1,1,1,1), num_classes=num_classes, in_chans=in_chans, channels=(8,16,32,64))
+
+archs = dict(ours={}, timm=dict(arch=small_timm))
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    "Ours keeps its name and its variant, with one block a stage"
+    monkeypatch.setitem(models.depths, 50, models.depths[50] | dict(blocks=(1,1,1,1)))
+
+@pytest.fixture(scope='module')
+def dls():
+    g = torch.Generator().manual_seed(2)
+    batch = [(torch.randn(3, 32, 32, generator=g),tensor(i%K)) for i in range(bs)]
+    dls = DataLoaders(*[DataLoader(batch*n_iter, bs=bs) for _ in range(2)], device='cpu')
+    dls.vocab = [*'abc']
+    return dls
+
+class Probe(Callback):
+    "What reaches the model and the loss in each step, and what comes out"
+    order,run_valid = 4.5,False
+    def before_fit(self): self.lrs,self.mixed,self.preds,self.soft,self.losses,self.plain = [],[],[],[],[],[]
+    def before_batch(self): self.mixed.append(not any(torch.equal(self.x, o) for o in self.raw))
+    def after_pred(self): self.preds.append(self.pred.detach()), self.soft.append(self.yb[0])
+    def after_loss(self): self.losses.append(self.loss_grad.detach()), self.plain.append(self.yb[0])
+    def after_batch(self):
+        self.lrs.append(self.opt.hypers[-1]['lr'])
+        if len(self.lrs)==self.n: raise CancelFitException
+
+def plain_loss(learn):
+    "Plain cross entropy of the plain batch, as the training model sees it"
+    x,y = learn.probe.raw[0],learn.probe.y
+    learn.model.train()
+    with torch.no_grad(): return F.cross_entropy(learn.model(x), y).item()
+
+def make(dls, rung, reading, arch, n=n_steps, **kwargs):
+    torch.manual_seed(0)
+    teacher = dict(teacher=xresnet18d(n_out=K, widen=.125)) if recipe(rung, **{k:v for k,v in kwargs.items() if k=='but'})['teacher'] else {}
+    learn = bag_learner(dls, rung, reading=reading, as_paper=True, widen=None if arch=='timm' else .125, **archs[arch], **teacher, **kwargs)
+    probe = Probe()
+    probe.n,(x,probe.y) = n,next(iter(dls.valid))
+    probe.raw = [x]
+    return learn.add_cb(probe)
+
+def run(learn):
+    with learn.no_bar(), learn.no_logging(): learn.fit_rung(n_epoch, lr)
+    return learn
+
+# ---- what is at work, seen from outside
+
+def gammas(learn): return [o.weight for o in learn.model.modules() if isinstance(o, nn.BatchNorm2d)]
+
+def decays_bias(learn):
+    "Do biases move in a step without gradients?"
+    learn.opt.set_hyper('lr', .1), learn.opt.clear_state()
+    ps = [p for p in learn.model.parameters() if p.ndim<2]
+    for p in learn.model.parameters():
+        p.data += 1
+        p.grad = torch.zeros_like(p)
+    old = [p.detach().clone() for p in ps]
+    learn.opt.step()
+    return {not torch.equal(*o) for o in zip(old, ps)}
+
+def scheduled(learn, kind, warm, reading, epochs):
+    m = math.ceil(n_iter*n_epoch*5/epochs) if warm else 0
+    def one(t):
+        if t<m: return (t+(reading=='paper'))/m
+        return (1+math.cos(math.pi*(t-m)/(n_iter*n_epoch-m)))/2 if kind=='cosine' else .1**sum(t>=n_iter*n_epoch*o/4 for o in (1,2,3))
+    return learn.probe.lrs==pytest.approx([lr*one(t) for t in range(len(learn.probe.lrs))])
+
+def student_losses(learn, eps, reading):
+    p = learn.probe
+    qs = [o if o.is_floating_point() else F.one_hot(o, K).float() for o in p.soft]
+    return [F.cross_entropy(z, smooth_labels(q, K, eps, reading) if eps else q).item() for z,q in zip(p.preds, qs)]
+
+def convs(m): return [o for o in m.modules() if isinstance(o, nn.Conv2d)]
+
+def variant(m):
+    "Which steps from A to D a model of ours has taken"
+    if not isinstance(m, models.XResNet): return {}
+    first = m.layer2[0]
+    pooled = any(isinstance(o, nn.AvgPool2d) for o in first.shortcut)
+    return dict(resnet_b=convs(first.path)[1].stride==(2,2), resnet_c=len(convs(m.stem))==3, resnet_d=pooled)
+
+def observe(dls, rung, reading, arch, n=n_steps, **kwargs):
+    "The tricks that are at work in a run of `rung`, and what the loss of its batch became"
+    learn = make(dls, rung, reading, arch, n, **kwargs)
+    asked = []
+    if hasattr(learn, 'distillation'): learn.distillation.teacher.register_forward_hook(lambda m,i,o: asked.append(m.training))
+    start,seen = plain_loss(learn),{}
+    seen['zero_gamma'] = any(not o.any() for o in gammas(learn))
+    seen['linear'] = recipe(rung)['bs']==1024 and learn.lr==pytest.approx(.1*bs/256)
+    run(learn)
+    epochs = learn.recipe['epochs']
+    kinds = [(k,w) for k in ('step','cosine') for w in (False,True) if scheduled(learn, k, w, reading, epochs)]
+    assert len(kinds)==1, learn.probe.lrs
+    seen['cosine'],seen['warmup'] = kinds[0][0]=='cosine',kinds[0][1]
+    seen['mixup'] = all(learn.probe.mixed) and all(o.is_floating_point() for o in learn.probe.soft)
+    assert seen['mixup'] or not any(learn.probe.mixed) and not any(o.is_floating_point() for o in learn.probe.soft)
+    assert not any(o.is_floating_point() for o in learn.probe.plain)
+    fits = {eps: learn.probe.losses==pytest.approx(student_losses(learn, eps, reading), rel=1e-4) for eps in (0,.1)}
+    assert sum(fits.values())==1
+    seen['smooth'] = fits[.1]
+    seen['distill'] = len(asked)==n and not any(asked) and learn.distilled==n
+    assert seen['distill'] or not asked or learn.distilled==0
+    end = plain_loss(learn)
+    bias, = decays_bias(learn)
+    seen['no_decay'] = not bias
+    return seen | variant(learn.model),end/start
+
+class Distilled(Callback):
+    "Counts the steps whose loss has more in it than the student's"
+    order,run_valid = 5.5,False
+    def before_fit(self): self.learn.distilled = 0
+    def after_loss(self): self.learn.distilled += bool((self.loss_grad.detach()-self.learn.probe.losses[-1]).abs()>1e-4)
+
+def expected(rung, arch, but=()):
+    on = [o for o in names[1:names.index(rung)+1] if o not in but]
+    return {o: o in on for o in names[1:] if o!='fp16' and (arch=='ours' or not o.startswith('resnet'))}
+
+@pytest.fixture(autouse=True)
+def counting(monkeypatch):
+    old = make
+    monkeypatch.setitem(globals(), 'make', lambda *args, **kwargs: old(*args, **kwargs).add_cb(Distilled()))
+
+cells = [(o,r,a,()) for o in names for r in readings for a in archs] + [('mixup',r,a,('distill',)) for r in readings for a in archs]
+
+@pytest.mark.parametrize('rung,reading,arch,but', cells, ids=['-'.join([o,r,a,*b]) for o,r,a,b in cells])
+def test_rung(dls, rung, reading, arch, but):
+    seen,ratio = observe(dls, rung, reading, arch, **(dict(but=but) if but else {}))
+    assert seen==expected(rung, arch, but)
+    assert ratio<.5
+
+# ---- half precision, in one step: a CPU has to be told that it is fast
+
+def computed_in(dls, rung, reading, arch):
+    "Types of the activations in one step of `rung`"
+    learn,types = make(dls, rung, reading, arch, n=1),set()
+    first = next(o for o in learn.model.modules() if isinstance(o, nn.Conv2d))
+    first.register_forward_hook(lambda m,i,o: types.add(o.dtype))
+    run(learn)
+    assert {p.dtype for p in learn.model.parameters()}=={torch.float32} and not torch.is_autocast_enabled('cpu')
+    return types
+
+@pytest.fixture
+def fast(monkeypatch): monkeypatch.setattr(callbacks, 'fast_half', lambda device: True)
+
+halves = [(o,r,a) for o in ('baseline','no_decay','fp16','resnet_d','mixup') for r in readings for a in archs]
+
+@pytest.mark.parametrize('rung,reading,arch', halves, ids=map('-'.join, halves))
+def test_half_precision(dls, fast, rung, reading, arch):
+    assert computed_in(dls, rung, reading, arch)=={torch.float16 if names.index(rung)>=names.index('fp16') else torch.float32}
+
+def test_no_half_precision_on_a_cpu(dls):
+    with pytest.warns(UserWarning, match='float16 is slow on cpu'): assert computed_in(dls, 'fp16', 'paper', 'timm')=={torch.float32}
+    assert not bag_learner(dls, 'fp16', widen=.125).recipe['fp16']
+
+# ---- mutations: a trick whose hook does nothing is missed by its cell
+
+def nothing(*args, **kwargs): pass
+def one(*args, **kwargs): return 1.
+
+def rows(**change): return {k: v|change for k,v in models.variants.items()}
+
+mutations = {}
+mutations['linear'] = learner, 'scale_lr', lambda bs: .1
+mutations['warmup'] = schedule, 'warmup_factor', one
+mutations['zero_gamma'] = learner, 'zero_gamma', nothing
+mutations['no_decay'] = Nesterov, 'decays', lambda self, p: True
+mutations['fp16'] = callbacks, 'half_dtype', nothing
+mutations['resnet_b'] = models, 'variants', rows(strided=0)
+mutations['resnet_c'] = models, 'variants', rows(stem=(64,))
+mutations['resnet_d'] = models, 'variants', rows(pool=False)
+mutations['cosine'] = schedule, 'cosine_factor', one
+mutations['smooth'] = losses, 'smooth_labels', lambda y, k, *args: y if y.is_floating_point() else F.one_hot(y, k).float()
+mutations['distill'] = callbacks.Distillation, 'after_loss', nothing
+mutations['mixup'] = callbacks.BagMixup, 'before_batch', nothing
+
+def test_every_trick_has_a_mutation(): assert list(mutations)==names[1:]
+
+@pytest.mark.parametrize('trick', mutations)
+@pytest.mark.parametrize('rung', ['itself','mixup'])
+def test_a_mutation_is_noticed(dls, fast, monkeypatch, trick, rung):
+    where,what,broken = mutations[trick]
+    monkeypatch.setattr(where, what, broken)
+    rung = trick if rung=='itself' else rung
+    if trick=='fp16': return test_half_fails(dls, rung)
+    monkeypatch.setattr(callbacks, 'fast_half', lambda device: False)
+    try: seen,_ = observe(dls, rung, 'paper', 'ours', n=5)
+    except AssertionError: return
+    want = expected(rung, 'ours')
+    assert {k for k in want if seen[k]!=want[k]}=={trick}
+
+def test_half_fails(dls, rung='fp16'):
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(callbacks, 'half_dtype', nothing)
+        assert computed_in(dls, rung, 'paper', 'ours')=={torch.float32}
+
+# ---- what is refused, and what every rung promises
+
+def test_no_teacher_is_refused(dls):
+    with pytest.raises(UsageError, match="but='distill'"): bag_learner(dls, 'distill', widen=.125)
+
+@pytest.mark.parametrize('reading', readings)
+def test_valid_loss_is_plain_on_every_rung(dls, reading):
+    for rung in names[-4:]:
+        learn = make(dls, rung, reading, 'timm', n=1)
+        with learn.no_bar():
+            z,y = learn.get_preds(act=lambda o: o)
+            assert learn.validate()[0]==pytest.approx(F.cross_entropy(z, y).item(), rel=1e-5)
+
+@pytest.mark.parametrize('kwargs,text', [(dict(eps=1.5), 'eps=1.5'), (dict(alpha=-1.), 'alpha=-1'), (dict(T=0., teacher='x'), 'T=0'), (dict(eps=-.1), 'eps=-0.1')])
+def test_bad_settings(dls, kwargs, text):
+    if 'teacher' in kwargs: kwargs = kwargs | dict(teacher=xresnet18d(n_out=K, widen=.125))
+    with pytest.raises(UsageError, match=text): bag_learner(dls, 'baseline', widen=.125, **kwargs)

@@ -1,0 +1,212 @@
+"The paper's numbers by section (arXiv 1812.01187v2), one line each, in both readings where they differ: what ours gives, and what it says."
+import colorsys, math, random, numpy as np, pytest, torch, torch.nn.functional as F
+from functools import lru_cache, partial
+from torch import nn, tensor
+from bot import models
+from bot.augment import (ColourDraw, brightness, contrast, luma, paper_mean, paper_std, pca_axes, pca_noise, pca_values, random_box, saturation,
+    scale_hsv, short_edge, valid_size)
+from bot.callbacks import draw_pairs, mix
+from bot.init import msra, xavier, zero_gamma
+from bot.ladder import drop_epochs, ladder, paper_mixup_alone, paper_top1, recipe, warmup_epochs
+from bot.losses import distill_loss, logit_gap, smooth_labels, teacher_loss
+from bot.models import macs, n_params
+from bot.optimizer import decayed, nag, scale_lr
+from bot.schedule import lr_schedule
+
+# ---- what ours gives
+
+@lru_cache
+def net(name): return getattr(models, name)()
+
+@lru_cache
+def gmacs(name): return round(macs(net(name))/1e9, 3)
+
+def strides(m): return [o.stride[0] for o in m.modules() if isinstance(o, nn.Conv2d)]
+def kinds(m): return [type(o).__name__ for o in m]
+def convs(m): return [(o.in_channels,o.out_channels,o.kernel_size[0],o.stride[0],o.bias is not None) for o in m.modules() if isinstance(o, nn.Conv2d)]
+def changes(rung, **kwargs): return {k:v for k,v in recipe(rung, **kwargs).items() if recipe('baseline', reading=kwargs.get('reading', 'paper'))[k]!=v}
+
+@lru_cache
+def boxes(reading='paper'):
+    random.seed(0)
+    return np.array([random_box(375, 500, reading=reading) for _ in range(3000)])
+
+def ratios(share, reading='paper'):
+    "Ratios of boxes so small that none of their kind was refused"
+    b = boxes(reading)
+    b = b[b[:,2]*b[:,3]<share*375*500]
+    return b[:,3]/b[:,2]
+
+@lru_cache
+def filled(init):
+    torch.manual_seed(0)
+    m = nn.Sequential(nn.Conv2d(64, 128, 3), nn.BatchNorm2d(128), nn.Linear(512, 1000))
+    nn.init.ones_(m[2].bias), nn.init.zeros_(m[1].weight)
+    (xavier if init=='xavier' else msra)(m)
+    return m
+
+@lru_cache
+def zeroed(name):
+    m = getattr(models, name)()
+    return zero_gamma(m),m
+
+def block_out(m, x): return m.layer1[1].eval()(x)
+
+def steps(opt_func, n=4):
+    w = nn.Parameter(torch.linspace(-1, 1, 6).view(2,3).double())
+    opt = opt_func([w])
+    for i in range(n):
+        w.grad = (w.detach()+i).sin()
+        opt.step()
+    return w.detach()
+
+def mxnet_nag(w, n=4, mu=.9, wd=1e-4, lr=.1):
+    "MXNet's NAG, as its optimizer.py has it"
+    mom = torch.zeros_like(w)
+    for i in range(n):
+        g = (w+i).sin() + wd*w
+        mom = mu*mom + g
+        w = w - lr*(g + mu*mom)
+    return w
+
+@lru_cache
+def sched(kind='cosine', n_epoch=120, reading='paper'):
+    return lr_schedule(.4, n_epoch, 1251, kind, warmup=5, drops=(30,60,90), reading=reading)
+
+def at(batch, n_epoch=120, **kwargs): return sched(n_epoch=n_epoch, **kwargs)(batch/(n_epoch*1251))
+
+@lru_cache
+def drawn():
+    torch.manual_seed(0)
+    return ColourDraw(4000)
+
+def hsv(rgb, hue, sat):
+    h,s,v = colorsys.rgb_to_hsv(*(o/255 for o in rgb))
+    return [255*o for o in colorsys.hsv_to_rgb(h*hue, min(1, s*sat), v)]
+
+pixel = tensor([200.,100.,50.]).view(1,3,1)
+two = tensor([[200.,10],[100,20],[50,30]])[None]
+def flat(x): return x.flatten().tolist()
+def grey(r, g, b): return luma[0]*r + luma[1]*g + luma[2]*b
+
+q3 = partial(smooth_labels, tensor([0]), 3, .1)
+one,z,r = torch.eye(3),tensor([[1.,2,3]]),tensor([[2.,0,1]])
+hard,soft = F.cross_entropy(z, tensor([0])),-((r/20).softmax(1)*(z/20).log_softmax(1)).sum()
+lam,partner = tensor([.3,.6,.9]),tensor([2,0,1])
+
+# ---- section, what, ours, the paper's (`g` marks the authors' code, GluonCV)
+
+rows = []
+def row(section, what, ours, paper): rows.append((section, what, ours, paper))
+
+row('A1', 'batch, epochs, size', lambda: [recipe('baseline')[k] for k in ('bs','epochs','size')], [256,120,224])
+row('A1', 'crop: area from 8%', lambda: (boxes()[:,2:].prod(1)/(375*500)).min()>.078, True)
+row('A1', 'crop: ratio 3/4 to 4/3', lambda: ((boxes()[:,3]/boxes()[:,2]).min()>.74, (boxes()[:,3]/boxes()[:,2]).max()<1.35), (True,True))
+row('A1', 'flip, jitter, PCA noise', lambda: [recipe('baseline')[k] for k in ('flip','jitter','pca')], [.5,.4,.1])
+row('A1', 'mean', lambda: paper_mean, (123.68,116.779,103.939))
+row('A1', 'deviation', lambda: paper_std, (58.393,57.12,57.375))
+row('A1', 'mean and deviation of 0 to 1', lambda: [round(o/255, 5) for o in paper_mean+paper_std], [.48502,.45796,.40760,.22899,.22400,.22500])
+row('A1', 'validation: short edge 256 for 224', lambda: short_edge(224), 256)
+row('A1', 'validation of Inception: 342 for 299', lambda: short_edge(299), 342)
+row('A1', 'Xavier: bound', lambda: filled('xavier')[2].weight.abs().max().item(), pytest.approx(math.sqrt(6/(512+1000)), rel=1e-3))
+row('A1', 'Xavier: uniform', lambda: filled('xavier')[2].weight.std().item(), pytest.approx(math.sqrt(6/(512+1000))/math.sqrt(3), rel=1e-2))
+row('A1', 'biases 0, gamma 1, beta 0', lambda: [o.unique().tolist() for o in (filled('xavier')[2].bias, *filled('xavier')[1].parameters())], [[0],[1],[0]])
+row('A1', 'lr .1 for 256', lambda: scale_lr(256), .1)
+row('A1', 'divided by 10 at 30, 60, 90', lambda: [lr_schedule(.1, 120, 5004, 'step', drops=(30,60,90))(e/120) for e in (29.9,30,60,90)], pytest.approx([.1,.01,.001,.0001]))
+row('A2', 'linear scaling: .4 for 1024', lambda: scale_lr(1024), .4)
+row('A2', 'warmup: batch i of m has i*eta/m', lambda: [at(i-1)/.4*6255 for i in (1,2,6255)], pytest.approx([1,2,6255]))
+row('A2', 'warmup: 5 epochs', lambda: warmup_epochs(recipe('warmup'), 120), 5)
+row('A2', 'zero gamma: every residual block', lambda: zeroed('xresnet50d')[0], 3+4+6+3)
+row('A2', 'zero gamma: a block returns its input', lambda: torch.equal(block_out(zeroed('xresnet50d')[1], torch.ones(1,256,7,7)), torch.ones(1,256,7,7)), True)
+row('A2', 'no bias decay: weights alone', lambda: all(k.endswith('weight') and p.ndim>1 for k,p in net('xresnet50d').named_parameters()
+    if k in decayed(nag(list(net('xresnet50d').parameters()), .1, decay_bias=False), net('xresnet50d'))), True)
+row('A2', 'no bias decay: 53 convolutions, 1 linear', lambda: len(decayed(nag(list(net('xresnet50b').parameters()), .1, decay_bias=False), net('xresnet50b'))), 54)
+row('A2', 'efficient: the settings', lambda: changes('fp16'), dict(bs=1024, warmup=5, zero_gamma=True, decay_bias=False, fp16=True))
+row('A3', 'A: strides of a downsampling block', lambda: strides(net('xresnet50a').layer2[0]), [2,1,1,2])
+row('A3', 'B: strides of a downsampling block', lambda: strides(net('xresnet50b').layer2[0]), [1,2,1,2])
+row('A3', 'D: strides of a downsampling block', lambda: strides(net('xresnet50d').layer2[0]), [1,2,1,1])
+row('A3', 'A, B: stem', lambda: [convs(net(f'xresnet50{o}').stem) for o in 'ab'], [[(3,64,7,2,False)]]*2)
+row('A3', 'C, D: stem', lambda: [convs(net(f'xresnet50{o}').stem) for o in 'cd'], [[(3,32,3,2,False),(32,32,3,1,False),(32,64,3,1,False)]]*2)
+row('A3', 'D: 2x2 average pool before a 1x1', lambda: (kinds(net('xresnet50d').layer2[0].shortcut)[0], net('xresnet50d').layer2[0].shortcut[0].kernel_size), ('AvgPool2d',2))
+row('A3', 'widths of the first downsampling block', lambda: [o[1] for o in convs(net('xresnet50a').layer2[0])], [128,128,512,512])
+row('A3', '7x7 is 5.4 of a 3x3', lambda: round(7*7/(3*3), 1), 5.4)
+row('A3', 'D: within 15% of A', lambda: 1<gmacs('xresnet50d')/gmacs('xresnet50a')<1.15, True)
+row('A4', 'cosine: ends of it and the middle', lambda: [round(sched()(e/120), 6) for e in (5, 120)], [.4,0])
+row('A4', 'cosine: half way', lambda: at(6255+115*1251//2), pytest.approx(.2, abs=1e-5))
+row('A4', 'Fig. 3a: steps at 30 and 60', lambda: [sched('step')(e/120) for e in (29.99,30,60)], pytest.approx([.4,.04,.004]))
+row('A4', 'smoothing: eq. (4)', lambda: q3().tolist()[0], pytest.approx([.9,.05,.05]))
+row('A4', 'smoothing: eps', lambda: recipe('smooth')['eps'], .1)
+row('A4', 'smoothing: eq. (5), "around 9.1"', lambda: round(logit_gap(1000, .1), 3), 9.104)
+row('A4', 'smoothing: no gap at (K-1)/K', lambda: logit_gap(1000, .999), pytest.approx(0, abs=1e-9))
+row('A4', 'distillation: eq. (6)', lambda: distill_loss(hard, z, r, 20.), pytest.approx((hard + 400*soft).item()))
+row('A4', 'distillation: T', lambda: recipe('distill')['T'], 20)
+row('A4', 'distillation: teacher', lambda: recipe('distill')['teacher'], 'xresnet152d')
+row('A4', 'mixup: alpha, epochs', lambda: [recipe('mixup')[k] for k in ('alpha','epochs')], [.2,200])
+row('A4', 'mixup: images', lambda: mix(one, lam, partner).tolist(), [pytest.approx(o) for o in ([.3,0,.7],[.4,.6,0],[0,.1,.9])])
+row('A5', 'efficient -> cosine', lambda: (recipe('resnet_d')['sched'], recipe('cosine')['sched']), ('step','cosine'))
+row('A5', 'distillation w/o mixup: 120 epochs', lambda: [recipe('distill')[k] for k in ('epochs','alpha','eps','sched')], [120,0,.1,'cosine'])
+row('A5', 'mixup w/o distillation', lambda: [recipe('mixup', but='distill')[k] for k in ('epochs','alpha','teacher')], [200,.2,None])
+row('A5', 'distillation w/ mixup', lambda: [recipe('mixup')[k] for k in ('epochs','alpha','teacher')], [200,.2,'xresnet152d'])
+row('B', 'Table 4', lambda: [paper_top1[o][1] for o in ('linear','warmup','zero_gamma','no_decay','fp16')], [75.17,75.93,76.37,76.03,76.21])
+row('B', 'Table 5', lambda: [paper_top1[o][1] for o in ('fp16','resnet_b','resnet_c','resnet_d')], [76.21,76.66,76.87,77.16])
+row('B', 'Table 6', lambda: [paper_top1[o][1] for o in ('resnet_d','cosine','smooth','distill','mixup')]+[paper_mixup_alone], [77.16,77.91,78.31,78.67,79.29,79.15])
+row('C-1', 'hue and saturation multiply HSV', lambda: flat(scale_hsv(pixel, tensor([[1.3]]), tensor([[.7]]))), pytest.approx(hsv((200,100,50), 1.3, .7), rel=1e-4))
+row('C-1', 'factors from .6 to 1.4', lambda: (drawn().factors.min().item(), drawn().factors.max().item(), drawn().factors.mean().item()), pytest.approx((.6,1.4,1), abs=.01))
+row('C-1 g', 'brightness, in bytes', lambda: flat(brightness(pixel.clone(), 1.33)), [255,133,66])
+row('C-1 g', 'contrast, about the mean of grey', lambda: flat(contrast(two.clone(), .6)), [int(.6*o+.4*(grey(200,100,50)+grey(10,20,30))/2) for o in flat(two)])
+row('C-1 g', 'saturation, about grey', lambda: flat(saturation(pixel.clone(), .6)), [int(.6*o+.4*grey(200,100,50)) for o in flat(pixel)])
+row('C-1 g', 'grey has red and blue swapped', lambda: luma, (.114,.587,.299))
+row('C-1 g', 'six orders', lambda: len({tuple(o) for o in drawn().order.tolist()}), 6)
+row('C-2', 'eigenvalues', lambda: pca_values, pytest.approx([255*o for o in (.2175,.0188,.0045)], abs=5e-3))
+row('C-2', 'eigenvectors', lambda: pca_axes, ((-.5675,.7192,.4009), (-.5808,-.0045,-.8140), (-.5836,-.6948,.4203)))
+row('C-2', 'offset: one coefficient an axis', lambda: flat(pca_noise(tensor([[.1,0,0]]))), pytest.approx([5.546*o for o in (-.5675,-.5808,-.5836)], abs=1e-4))
+row('C-2', 'coefficients: deviation .1', lambda: drawn().noise.std(0).tolist(), pytest.approx((.1*(tensor(pca_axes)*tensor(pca_values)).norm(dim=1)).tolist(), rel=.05))
+row('C-4', 'crop: ratio is uniform', lambda: ratios(.4).mean(), pytest.approx(sum((3/4,4/3))/2, abs=.02))
+row('C-4 g', 'crop: sides swapped half of the time', lambda: ratios(.4, 'gluoncv').mean(), pytest.approx((25/24 + math.log(16/9)/(7/12))/2, abs=.02))
+row('C-4 g', 'crop: the fallback is the middle, as it is', lambda: [random_box(100, 2000, reading=o)[2:] for o in ('paper','gluoncv')], [(100,133),(100,224)])
+row('C-5', 'validation: the long side is rounded down', lambda: [valid_size(*o, 224) for o in ((375,500),(500,333))], [(256,341),(384,256)])
+row('C-6', 'Xavier counts the kernel', lambda: filled('xavier')[0].weight.abs().max().item(), pytest.approx(math.sqrt(6/(9*(64+128))), rel=1e-3))
+row('C-6 g', 'MSRAPrelu: its deviation', lambda: filled('msra')[0].weight.std().item(), pytest.approx(math.sqrt(2/(1+.25**2)/(9*(64+128)/2)), rel=1e-2))
+row('C-6 g', 'MSRAPrelu: on the linear layer', lambda: filled('msra')[2].weight.std().item(), pytest.approx(math.sqrt(2/(1+.25**2)/((512+1000)/2)), rel=1e-2))
+row('C-6 g', 'init', lambda: [recipe('baseline', reading=o)['init'] for o in ('paper','gluoncv')], ['xavier','msra'])
+row('C-7', 'NAG is MXNet\'s', lambda: steps(partial(nag, lr=.1)).flatten().tolist(), pytest.approx(mxnet_nag(torch.linspace(-1, 1, 6).double()).tolist()))
+row('C-7', 'momentum, decay', lambda: [recipe('baseline')[k] for k in ('mom','wd')], [.9,1e-4])
+row('C-8 g', 'warmup starts at 0', lambda: [at(0, reading=o) for o in ('paper','gluoncv')], pytest.approx([.4/6255,0]))
+row('C-8 g', 'the log of batch 49', lambda: f"{at(49, reading='gluoncv'):.6f}", '0.003133')
+row('C-8 g', 'epoch 5 starts at .4', lambda: [at(6255, reading=o) for o in ('paper','gluoncv')], [.4,.4])
+row('C-8', 'the baseline has no warmup', lambda: recipe('baseline')['warmup'], 0)
+row('C-9', 'cosine over what warmup leaves', lambda: at(6255+1251), pytest.approx(.2*(1+math.cos(math.pi/115))))
+row('C-9', '200 epochs keep 5 of warmup', lambda: warmup_epochs(recipe('mixup'), 200), 5)
+row('C-9', 'drops of shorter and longer runs', lambda: [drop_epochs(recipe('baseline'), n) for n in (90,100,120,200)], [(22.5,45,67.5),(25,50,75),(30,60,90),(50,100,150)])
+row('C-9', 'batches of an epoch', lambda: [1281167//o for o in (1024,256)], [1251,5004])
+row('C-10', 'stem of C: 56x56 before the stages', lambda: net('xresnet50c').maxpool(net('xresnet50c').stem(torch.zeros(1,3,224,224))).shape[1:], (64,56,56))
+row('C-11', 'no pool in the first stage of D', lambda: 'AvgPool2d' in kinds(net('xresnet50d').layer1[0].shortcut), False)
+row('C-11', 'pool: ceil, without padding', lambda: [getattr(net('xresnet50d').layer2[0].shortcut[0], o) for o in ('ceil_mode','count_include_pad')], [True,False])
+row('C-12', 'shortcut keeps gamma 1', lambda: zeroed('xresnet50d')[1].layer2[0].shortcut[-1].weight.unique().tolist(), [1])
+row('C-12', 'zero gamma on basic blocks too', lambda: zeroed('xresnet18d')[0], 8)
+row('C-13', 'the baseline decays everything', lambda: len(decayed(nag(list(net('xresnet50a').parameters()), .1), net('xresnet50a')))==len(list(net('xresnet50a').parameters())), True)
+row('C-14', 'no biases before norms', lambda: any(o[4] for o in convs(net('xresnet50a'))), False)
+row('C-15 g', 'smoothing: eps/K', lambda: q3('gluoncv').tolist()[0], pytest.approx([.9+.1/3,.1/3,.1/3]))
+row('C-15', 'gaps of the readings', lambda: [round(logit_gap(k, .1, o), 3) for k in (1000,10,20) for o in ('paper','gluoncv')], [9.104,9.105,4.394,4.511,5.142,5.198])
+row('C-15', 'torch: eps*K/(K-1)', lambda: F.cross_entropy(z, q3()).item(), pytest.approx(F.cross_entropy(z, tensor([0]), label_smoothing=.15).item()))
+row('C-15 g', 'torch: eps', lambda: F.cross_entropy(z, q3('gluoncv')).item(), pytest.approx(F.cross_entropy(z, tensor([0]), label_smoothing=.1).item()))
+row('C-16 g', 'distillation: half the paper\'s', lambda: distill_loss(hard, z, r, 20., 'gluoncv'), pytest.approx((.5*400*soft + .5*hard).item()))
+row('C-16', 'teacher\'s term', lambda: teacher_loss(z, r, 20.), pytest.approx(soft.item()))
+row('C-17', 'mixup: a lambda for each pair', lambda: len(draw_pairs(64, .2)[0].unique())>32, True)
+row('C-17 g', 'mixup: one lambda, batch reversed', lambda: (len(draw_pairs(4, .2, 'gluoncv')[0]), draw_pairs(4, .2, 'gluoncv')[1].tolist()), (1,[3,2,1,0]))
+row('C-17', 'mixup: not folded to above 1/2', lambda: .4<(draw_pairs(2000, .2)[0]<.5).float().mean()<.6, True)
+row('C-17', 'mixup: on to the last epoch', lambda: recipe('mixup')['mixup_off'], 0)
+row('C-19', 'BatchNorm: eps, momentum', lambda: {(o.eps,o.momentum) for o in net('xresnet50d').modules() if isinstance(o, nn.BatchNorm2d)}, {(1e-5,.1)})
+row('E', 'parameters of A to D', lambda: [n_params(net(f'xresnet50{o}')) for o in 'abcd'], [25_557_032,25_557_032,25_576_264,25_576_264])
+row('E', 'multiply-adds of A to D, in G', lambda: [gmacs(f'xresnet50{o}') for o in 'abcd'], [3.858,4.089,4.329,4.329])
+row('E', 'Table 5: in G', lambda: [round(gmacs(f'xresnet50{o}'), 1) for o in 'abcd'], [3.9,4.1,4.3,4.3])
+row('E', 'D over A: 12.2%', lambda: round(100*(gmacs('xresnet50d')/gmacs('xresnet50a')-1), 1), 12.2)
+
+@pytest.mark.parametrize('section,what,ours,paper', rows, ids=[f'{o[0]} {o[1]}' for o in rows])
+def test_paper(section, what, ours, paper):
+    got = ours()
+    assert (tuple(got) if isinstance(got, torch.Size) else got.item() if isinstance(got, torch.Tensor) and got.ndim==0 else got)==paper
+
+def test_every_trick_of_the_ladder_has_a_row():
+    assert {o[0].split()[0] for o in rows}>={'A1','A2','A3','A4','A5','B','E',*(f'C-{i}' for i in (1,2,4,5,6,7,8,9,10,11,12,13,14,15,16,17,19))}
+    assert set(ladder)==set(paper_top1)
