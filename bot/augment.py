@@ -251,7 +251,7 @@ def compiled(
     "`f`, compiled once a process"
     return torch.compile(f)
 
-# %% ../nbs/02_augment.ipynb #c04d9895
+# %% ../nbs/02_augment.ipynb #4282b455
 cache_pixels = 2**17   # three planes of floats for these fit a core's cache
 
 def colour(
@@ -260,10 +260,11 @@ def colour(
     mean:torch.Tensor, # 3
     std:torch.Tensor, # 3
     reading:str='paper', # 'paper': hue, saturation, brightness; 'gluoncv': brightness, contrast, saturation, in bytes and in random order
-    compile:bool=False # By torch.compile
+    compile:bool=False, # By torch.compile
+    dtype=torch.float # Of the result
 )->torch.Tensor: # Normalised
     "All colour steps of a batch in one pass"
-    out = torch.empty(x.shape, dtype=torch.float, device=x.device)
+    out = torch.empty(x.shape, dtype=dtype, device=x.device)
     x,o,args = x.contiguous().flatten(2),out.flatten(2),(draw.factors,draw.order,draw.noise)
     f = paper_colour if reading=='paper' else gluoncv_colour
     if compile: compiled(f)(x, o, *args, mean, std)
@@ -274,7 +275,7 @@ def colour(
         for i in range(0, len(x), step): f(x[i:i+step], o[i:i+step], *(a[i:i+step] for a in args), mean, std)
     return out
 
-# %% ../nbs/02_augment.ipynb #9d6ab2f4
+# %% ../nbs/02_augment.ipynb #1a6f6ef0
 class BagFloat(IntToFloatTensor):
     "Bytes to floats in [0,1], if other batch transforms need them"
     needed = False
@@ -288,7 +289,8 @@ class BagNormalize(Normalize):
         reading:str='paper', # 'paper': hue, saturation, brightness; 'gluoncv': brightness, contrast, saturation, in bytes and in random order
         jitter:float=.4, # Factors are from [1-jitter, 1+jitter]
         pca:float=.1, # Standard deviation of the PCA noise
-        compile:bool=False # By torch.compile
+        compile:bool=False, # By torch.compile
+        dtype=torch.float # Of the result: torch.half saves a pass where half precision follows
     ):
         super().__init__(*(torch.tensor(o).view(1,3,1,1) for o in (paper_mean,paper_std)))
         store_attr()
@@ -308,13 +310,13 @@ class BagNormalize(Normalize):
     def encodes(self, x:TensorImage):
         x,mean,std = x.as_subclass(torch.Tensor),*(o.to(x.device) for o in (self.mean,self.std))
         if x.is_floating_point(): x = x*255 if self.reading=='paper' else (x*255).round_()
-        if not self.train or not (self.jitter or self.pca): return TensorImage((x.float()-mean).div_(std))
+        if not self.train or not (self.jitter or self.pca): return TensorImage((x.float()-mean).div_(std).to(self.dtype))
         draw = ColourDraw(len(x), self.jitter, self.pca, x.device)
-        return TensorImage(colour(x, draw, mean.flatten(), std.flatten(), self.reading, self.compile))
+        return TensorImage(colour(x, draw, mean.flatten(), std.flatten(), self.reading, self.compile, self.dtype))
 
     def decodes(self, x:TensorImage):
         x,mean,std = x.as_subclass(torch.Tensor),*(o.to(x.device) for o in (self.mean,self.std))
-        x = x*std+mean
+        x = x.float()*std+mean
         return TensorImage(x.div_(255).clamp_(0, 1) if self.floats else x.round_().clamp_(0, 255).byte())
 
 # %% ../nbs/02_augment.ipynb #0dd4e071

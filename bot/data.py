@@ -7,20 +7,22 @@ Docs: https://OWNER.github.io/bot/data.html.md"""
 # %% auto #0
 __all__ = ['digits_settings', 'image_problems', 'max_pixels', 'turns', 'notes', 'image_exts', 'train_names', 'valid_names',
            'split_words', 'fastai_names', 'split_classes', 'write_digits', 'digit_image', 'write_once', 'digits',
-           'ImageError', 'plain_reason', 'read_bytes', 'open_header', 'stored_box', 'upright', 'to_rgb', 'shrink_by',
-           'resize', 'pil_tensor', 'EncodedImage', 'crop', 'is_image', 'subfolders', 'image_files', 'labelled',
-           'first_readable', 'Source', 'folder_source', 'random_source', 'table_source', 'split_of', 'inside',
-           'random_words', 'unpack', 'check_member', 'hoist', 'fastai_data', 'digits_source', 'find_source',
-           'csv_source', 'key', 'seed_all', 'cuda_generator', 'keyed', 'Tasks', 'Fetch', 'start_worker', 'same',
-           'KeyedDL']
+           'ImageError', 'plain_reason', 'read_bytes', 'open_header', 'whole', 'jpeg_size', 'stored_box', 'upright',
+           'to_rgb', 'shrink_by', 'resize', 'pil_tensor', 'EncodedImage', 'crop', 'decode_plain', 'is_image',
+           'subfolders', 'image_files', 'labelled', 'first_readable', 'Source', 'folder_source', 'random_source',
+           'table_source', 'split_of', 'inside', 'random_words', 'unpack', 'check_member', 'hoist', 'fastai_data',
+           'digits_source', 'find_source', 'csv_source', 'key', 'seed_all', 'cuda_generator', 'keyed', 'Tasks', 'Fetch',
+           'same', 'close_workers', 'keep_memory', 'start_worker', 'KeyedDL', 'numbered']
 
-# %% ../nbs/01_data.ipynb #aed301a8
-import hashlib, io, os, random, shutil, stat, tarfile, tempfile, warnings, zipfile
+# %% ../nbs/01_data.ipynb #d5cd4d89
+import ctypes, hashlib, io, os, random, shutil, stat, tarfile, tempfile, warnings, zipfile
 from collections import Counter
 from contextlib import contextmanager
 from copy import copy
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
+from weakref import finalize, ref
 import fastai.data, numpy as np, pandas as pd, torch, torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import DataLoader as TorchDL, default_collate
@@ -34,6 +36,8 @@ from fastai.data.external import URLs, fastai_cfg, fastai_path
 from fastai.torch_core import TensorImage, explode_types, to_device
 from fastai.vision.core import PILImage
 from .ladder import DataError, UsageError, nearest
+try: import simplejpeg
+except ImportError: simplejpeg = None
 
 # %% ../nbs/01_data.ipynb #91e45c8f
 def split_classes(
@@ -133,6 +137,26 @@ def open_header(
         warnings.simplefilter('ignore')   # Pillow warns of large images; here they are refused, or shrunk while decoding
         return Image.open(io.BytesIO(data))
 
+# %% ../nbs/01_data.ipynb #0f2f9f4a
+def whole(
+    data:bytes # Of a JPEG
+)->bool: # Does it have its end?
+    "A truncated JPEG decodes without complaint except by Pillow"
+    return b'\xff\xd9' in data[-64:]
+
+def jpeg_size(
+    data:bytes # Of a file
+)->tuple: # Width and height, or `None` if it is not a plain and whole JPEG in YCbCr or grey
+    "Size of a JPEG, from its segments"
+    if data[:2]!=b'\xff\xd8' or not whole(data): return
+    i,size = 2,None
+    while i+10<len(data) and data[i]==0xff and data[i+1] not in (0xe1,0xee):   # Exif and Adobe
+        if data[i+1]==0xda: return size
+        if data[i+1] in (0xc0,0xc1,0xc2):
+            if data[i+4]!=8 or data[i+9] not in (1,3): return
+            size = int.from_bytes(data[i+7:i+9], 'big'),int.from_bytes(data[i+5:i+7], 'big')
+        i += 2+int.from_bytes(data[i+2:i+4], 'big')
+
 # %% ../nbs/01_data.ipynb #bc16055b
 turns = {1:(0,0,0), 2:(0,1,0), 3:(0,1,1), 4:(0,0,1), 5:(1,0,0), 6:(1,1,0), 7:(1,1,1), 8:(1,0,1)}   # axes swapped, flipped in x, flipped in y
 
@@ -196,10 +220,10 @@ def pil_tensor(
     "Pixels of an image"
     return torch.from_numpy(np.array(im)).permute(2,0,1)
 
-# %% ../nbs/01_data.ipynb #10f1a02e
+# %% ../nbs/01_data.ipynb #d2a8f910
 class EncodedImage(PILImage):
     "An image file, decoded when a part of it is asked for"
-    path,data,file,turn = None,None,None,turns[1]
+    path,data,pil,turn,plain = None,None,None,turns[1],True
 
     @classmethod
     def create(cls,
@@ -219,24 +243,32 @@ class EncodedImage(PILImage):
         if not self._size[0]: self.read_header()
         return self._size
 
+    @property
+    def file(self):
+        "Pillow's view of it"
+        if self.pil is None: self.pil = open_header(self.data)
+        return self.pil
+
     def read_header(self):
         "Size and orientation"
         try:
             if self.data is None: self.data = read_bytes(self.path)
-            self.file = open_header(self.data)
-            if 'exif' in self.file.info: self.turn = turns.get(self.file.getexif().get(0x0112, 1), turns[1])
+            self.stored = jpeg_size(self.data)
+            if not self.stored: self.stored = self.ask_pillow()
         except image_problems as e: raise ImageError(self.path, e) from e
-        self._size = self.file.size[::-1] if self.turn[0] else self.file.size
-        if self.file.format in ('GIF','WEBP','PNG','TIFF') and getattr(self.file, 'is_animated', False): notes.append((self.path, 'has several frames: the first is used'))
+        self._size = self.stored[::-1] if self.turn[0] else self.stored
+
+    def ask_pillow(self):
+        "Width and height as stored, of any format"
+        f = self.file
+        self.plain = f.format in ('JPEG','MPO') and f.mode in ('RGB','L') and whole(self.data)
+        if 'exif' in f.info: self.turn = turns.get(f.getexif().get(0x0112, 1), turns[1])
+        if f.format in ('GIF','WEBP','PNG','TIFF') and getattr(f, 'is_animated', False): notes.append((self.path, 'has several frames: the first is used'))
+        return f.size
 
 notes = []   # what a user should know about images that can be read; workers hand theirs over with each batch
 
-# %% ../nbs/01_data.ipynb #0d9909a8
-@patch
-def plain_jpeg(self:EncodedImage):
-    "Is it a whole JPEG in YCbCr or grey? Others are left to Pillow, which knows them all, and knows a truncated one"
-    return self.file.format in ('JPEG','MPO') and self.file.mode in ('RGB','L') and b'\xff\xd9' in self.data[-64:]
-
+# %% ../nbs/01_data.ipynb #100a4444
 @patch
 def decode(self:EncodedImage,
     box:tuple=None, # Top, left, height and width of a part, in whole pixels; unset, all
@@ -258,13 +290,14 @@ def decode_stored(self:EncodedImage, box, size, antialias, exact):
     swap = self.turn[0]
     y,x,h,w = box = stored_box(box, self.shape, self.turn)
     size = size[::-1] if swap else size
-    k = 1 if exact or not antialias or self.file.format not in ('JPEG','MPO') else shrink_by(h, w, size)
-    if np.prod(self.file.size)/k**2>max_pixels: raise ValueError(f'{self.file.size[0]}x{self.file.size[1]} pixels, more than {max_pixels:,} to decode')
+    k = shrink_by(h, w, size) if antialias and not exact and (self.plain or self.file.format in ('JPEG','MPO')) else 1
+    w0,h0 = self.stored
+    if w0*h0>max_pixels*k**2: raise ValueError(f'{w0}x{h0} pixels, more than {max_pixels:,} to decode')
     if k>1: res = self.decode_shrunk(k, box, size)
     else: res = resize(crop(self.decode_all(), box), size, antialias, exact)
     return upright(res, self.turn)
 
-# %% ../nbs/01_data.ipynb #c5cf2502
+# %% ../nbs/01_data.ipynb #3059dd12
 def crop(
     x:torch.Tensor, # ... x height x width
     box:tuple # Top, left, height and width
@@ -276,13 +309,23 @@ def crop(
 @patch
 def decode_all(self:EncodedImage):
     "All pixels, as stored"
-    if self.plain_jpeg(): return decode_jpeg(torch.frombuffer(bytearray(self.data), dtype=torch.uint8), mode=ImageReadMode.RGB)
-    return pil_tensor(to_rgb(self.file))
+    return decode_plain(self.data) if self.plain else pil_tensor(to_rgb(self.file))
 
+# %% ../nbs/01_data.ipynb #6f449254
+def decode_plain(
+    data:bytes # Of a JPEG
+)->torch.Tensor: # uint8, 3 x height x width
+    "The fastest full decoder at hand"
+    if simplejpeg:
+        try: return torch.from_numpy(simplejpeg.decode_jpeg(data)).permute(2,0,1)
+        except ValueError: pass   # it is stricter than the others
+    return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+
+# %% ../nbs/01_data.ipynb #6029a7f7
 @patch
 def decode_shrunk(self:EncodedImage, k, box, size):
     "A part of the image, from a version that libjpeg shrinks by `k`"
-    (w0,h0),(y,x,h,w) = self.file.size,box
+    (w0,h0),(y,x,h,w) = self.stored,box
     self.file.draft('RGB', (w0//k, h0//k))
     im = to_rgb(self.file)
     sx,sy = im.width/w0,im.height/h0
@@ -583,38 +626,54 @@ def keyed(
             random.setstate(states[0]), np.random.set_state(states[1]), torch.set_rng_state(states[2])
             if cuda: cuda.set_state(states[3])
 
-# %% ../nbs/01_data.ipynb #a32ef5e7
+# %% ../nbs/01_data.ipynb #c4be7428
 class Tasks:
     "What one pass asks of the workers: numbers of batches and their items"
-    def __init__(self, dl): self.dl = dl
-    def __len__(self): return len(self.dl)
-    def __iter__(self): return self.dl.tasks()
+    def __init__(self, dl): self.dl = ref(dl)
+    def __len__(self): return len(self.dl())
+    def __iter__(self): return self.dl().tasks()
 
 class Fetch:
     "What a worker does with a task"
-    def __init__(self, dl): self.dl = dl
-    def __len__(self): return len(self.dl)
-    def __getitem__(self, task): return self.dl.fetch(*task)
+    def __init__(self, dl): self.dl = ref(dl)
+    def __len__(self): return len(self.dl())
+    def __getitem__(self, task): return self.dl().fetch(*task)
     def __getstate__(self):
-        dl = copy(self.dl)
+        dl = copy(self.dl())
         dl.after_batch,dl._device = None,None   # of the main process
-        return dict(dl=dl)
+        return dl
+    def __setstate__(self, dl): self.dl = partial(same, dl)
 
+def same(
+    x # Anything
+):
+    "`x`"
+    return x
+
+# %% ../nbs/01_data.ipynb #e9eab9ad
+def close_workers(
+    torch_dl, # PyTorch's loader
+    pid:int # Process that started its workers
+):
+    "Stop the workers of a loader"
+    it = torch_dl._iterator
+    if it is not None and pid==os.getpid(): it._shutdown_workers()
+
+def keep_memory():
+    "Have glibc keep what is freed: fetching fresh pages for each image costs a worker a tenth of its time"
+    try: ctypes.CDLL(None).mallopt(-3, 2**25), ctypes.CDLL(None).mallopt(-1, 2**28)   # largest piece from the heap, largest free end of it
+    except (OSError, AttributeError, TypeError): pass   # not glibc
+
+# %% ../nbs/01_data.ipynb #300d85a1
 def start_worker(
     i:int # Number of the worker
 ):
     "One thread a worker: there are as many workers as cores"
+    keep_memory()
     torch.set_num_threads(1)
-    torch.utils.data.get_worker_info().dataset.dl.wif()
+    torch.utils.data.get_worker_info().dataset.dl().wif()
 
-# %% ../nbs/01_data.ipynb #dc6606a6
-def same(
-    b # A batch
-):
-    "`b`: it is collated already"
-    return b
-
-# %% ../nbs/01_data.ipynb #586dcdb2
+# %% ../nbs/01_data.ipynb #4aa467b8
 class KeyedDL(TfmdDL):
     "A `TfmdDL` whose random numbers are functions of seed, epoch and item"
     @delegates(TfmdDL.__init__)
@@ -628,7 +687,7 @@ class KeyedDL(TfmdDL):
     ):
         nearest(bad, ('stop','skip'), 'way with bad items')
         self.seed,self.start_method,self.bad,self.epoch,self.start = seed,start_method,bad,0,0
-        self.peeking,self.torch_dl,self.dropped,self.notes,self.lost = False,None,{},{},0
+        self.peeking,self.torch_dl,self.close,self.dropped,self.notes,self.lost = False,None,noop,{},{},0
         with keyed(key(seed, 'init')):
             super().__init__(dataset, bs=bs, **kwargs)
             if not self.indexed or bs is None: raise UsageError(f'KeyedDL needs a dataset with indices and a batch size: got {type(dataset).__name__}, bs={bs}')
@@ -650,13 +709,13 @@ class KeyedDL(TfmdDL):
         self.epoch,self.start = epoch,batch
         return self
 
-    def __getstate__(self): return self.__dict__ | dict(torch_dl=None)
+    def __getstate__(self): return self.__dict__ | dict(torch_dl=None, close=noop)
 
     def tell_built(self):
         "Let transforms that care see what they are among"
         for f in [*self.after_item.fs, *self.after_batch.fs]: getattr(f, 'built', noop)(self)
 
-# %% ../nbs/01_data.ipynb #aee6ab2c
+# %% ../nbs/01_data.ipynb #2420c878
 @patch
 def trains(self:KeyedDL):
     "Would a pass begun now be one of training?"
@@ -680,9 +739,16 @@ def __iter__(self:KeyedDL):
 @patch
 def tasks(self:KeyedDL):
     "Number and items of each batch of the pass"
-    epoch,start = self.pass_
-    for n,idxs in enumerate(chunked(self.get_idxs(), self.bs, self.drop_last)):
-        if n>=start: yield epoch,n,list(idxs)
+    return numbered(chunked(self.get_idxs(), self.bs, self.drop_last), *self.pass_)
+
+# %% ../nbs/01_data.ipynb #7c85aee2
+def numbered(
+    batches, # Items of each batch
+    epoch:int, # Number of the epoch
+    start:int # Number of the first batch that is wanted
+):
+    "Tasks from `batches`"
+    return ((epoch,n,list(o)) for n,o in enumerate(batches) if n>=start)
 
 # %% ../nbs/01_data.ipynb #fc32ca3d
 @patch
@@ -717,7 +783,7 @@ def account(self:KeyedDL,
         self.notes[path] = what
     self.dropped.update(drops)
 
-# %% ../nbs/01_data.ipynb #7af02023
+# %% ../nbs/01_data.ipynb #cbb7e5fa
 @patch
 def raw_batches(self:KeyedDL):
     "Numbers of batches and batches, before the batch transforms"
@@ -736,11 +802,15 @@ def workers(self:KeyedDL):
     nw = self.fake_l.num_workers
     sign = nw,getattr(self.dataset, 'split_idx', None),[id(f) for p in (self.after_item,self.before_batch) for f in p.fs]
     if self.torch_dl and self.torch_dl.sign==sign: return self.torch_dl
+    if self.torch_dl: self.close()
     keep = nw>0 and 'get_idxs' not in self.__dict__   # a loader made for one prediction brings its own order
     dl = TorchDL(Fetch(self), sampler=Tasks(self), batch_size=None, num_workers=nw, collate_fn=same, pin_memory=self.pin_memory, timeout=self.timeout,
         worker_init_fn=start_worker, persistent_workers=keep, generator=torch.Generator(),
         multiprocessing_context=self.start_method if nw else None)
     dl.sign = sign
+    if keep:
+        self.close = finalize(self, close_workers, dl, os.getpid())
+        self.close.atexit = False   # PyTorch sees to that
     return dl
 
 # %% ../nbs/01_data.ipynb #5859cfc7

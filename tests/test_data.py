@@ -1,5 +1,5 @@
 "Sources, and a loader whose numbers are keyed."
-import io, multiprocessing, os, random, shutil, tarfile, time, tracemalloc, zipfile
+import gc, io, multiprocessing, os, random, shutil, tarfile, time, tracemalloc, zipfile
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
@@ -323,3 +323,13 @@ def test_two_processes_write_once(tmp_path):
     for o in ps: o.join()
     same_value([o.exitcode for o in ps], [0, 0])
     same_value([o.name for o in tmp_path.iterdir()], ['to'])
+
+def test_workers_go_home(folder):
+    dls = loaders(folder, num_workers=2)
+    for dl in dls.loaders: epoch_of(dl)
+    next(iter(dls.train))
+    procs = [p for dl in dls.loaders for p in dl.torch_dl._iterator._workers]
+    start = time.perf_counter()
+    del dls, dl
+    gc.collect()
+    assert time.perf_counter()-start<4 and not any(p.is_alive() for p in procs)
