@@ -1,6 +1,6 @@
 """Do the tricks help on small real images? Rungs against the baseline at equal epochs, several seeds, with intervals
 
-python bench/tricks.py FOLDER [--epochs 6] [--widen 0.5] [--seeds 0,1,2]
+python bench/tricks.py FOLDER [--epochs 5] [--widen 0.25] [--seeds 0,1,2]
 
 Every rung trains the same network, so that a column compares tricks and not models. Intervals: of a rung's mean over seeds, and of the
 paired difference to the baseline with the same seed (Student's t, 95%)."""
@@ -38,8 +38,8 @@ def summary(accs, n_valid, **more):
 if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('folder')
-    p.add_argument('--epochs', type=int, default=6)
-    p.add_argument('--widen', type=float, default=.5)
+    p.add_argument('--epochs', type=int, default=5)
+    p.add_argument('--widen', type=float, default=.25)
     p.add_argument('--seeds', default='0,1,2')
     args = p.parse_args()
     seeds,src = [int(o) for o in args.seeds.split(',')],find_source(args.folder)
