@@ -583,7 +583,7 @@ def csv_source(
     except (ValueError, OSError) as e: raise DataError(f"Cannot read '{path}' as a table: {plain_reason(e)}; a source is a folder or a CSV file with columns image and label") from e
     return table_source(df, root or path.parent, valid_pct, seed, f"'{path}'")
 
-# %% ../nbs/01_data.ipynb #aea0d8c2
+# %% ../nbs/01_data.ipynb #690da83a
 def key(
     *parts # Numbers or words
 )->int: # 63 bits
@@ -604,6 +604,7 @@ def cuda_generator(
     device # A CUDA device
 ):
     "Generator of `device`"
+    torch.cuda.init()   # before which there is none
     return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
 
 # %% ../nbs/01_data.ipynb #9ee5c7b2
