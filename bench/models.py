@@ -1,5 +1,5 @@
 "Speed of `bot.models` beside timm: same network, same weights, same run. Writes `bench/results/models.csv`; run as `python bench/models.py`"
-import csv, platform, time
+import csv, platform, random, time
 from pathlib import Path
 from statistics import median
 
@@ -27,11 +27,10 @@ def seconds(f, device):
     return clock()-start
 
 def interleaved(fs, repeats, device):
-    "Times of the functions in turn, `repeats` rounds, each begun by the next function; a round before them is warm-up"
-    res,names = {k:[] for k in fs},list(fs)
-    for i in range(repeats+1):
-        first = i%len(names)
-        for k in names[first:]+names[:first]: res[k].append(seconds(fs[k], device))
+    "Times of the functions in turn, `repeats` rounds, shuffled in each; a round before them is warm-up"
+    res,rng = {k:[] for k in fs},random.Random(0)
+    for _ in range(repeats+1):
+        for k in rng.sample(list(fs), len(fs)): res[k].append(seconds(fs[k], device))
     return {k:v[1:] for k,v in res.items()}
 
 def jobs(model, x, y, fp16):
@@ -63,14 +62,17 @@ def rows_of(question, times, base, dev, note):
             yield dict(question=question, job=job, model=k, ms=round(1e3*median(t),2), ms_min=round(1e3*min(t),2), beside=base,
                 speed=round(ratio(o[base], t),4), device=dev, note=note)
 
-def against_timm(names, bs, size, repeats, device, fp16):
-    "timm's model stands in it twice: what the second differs by is noise"
-    for name in names:
-        ref,twin = [timm.create_model(timm_name(name)) for _ in range(2)]
-        twin.load_state_dict(ref.state_dict())
-        models = dict(timm=ref, **{name:load_weights(make_xresnet(name), ref.state_dict())}, timm_again=twin)
-        note = f'batch {bs}, {size} px, '+('fp16 channels_last' if fp16 else 'float32')
-        yield from rows_of('as fast as timm', compare(models, bs, size, repeats, device, fp16), 'timm', device_name(device), note)
+def against_timm(name, bs, size, repeats, device, fp16):
+    "Two models of each side, as where its tensors lie can favour one by some percent; a side's time is the mean of its two"
+    def theirs(): return timm.create_model(timm_name(name))
+    models = {'timm 1':theirs(), 'ours 1':make_xresnet(name), 'ours 2':make_xresnet(name), 'timm 2':theirs()}
+    weights = models['timm 1'].state_dict()
+    for o in models.values(): load_weights(o, weights)
+    note = f'batch {bs}, {size} px, '+('fp16 channels_last' if fp16 else 'float32')
+    for job,o in compare(models, bs, size, repeats, device, fp16).items():
+        sides = {k:[(p+q)/2 for p,q in zip(o[f'{k} 1'], o[f'{k} 2'])] for k in ('timm','ours')}
+        yield from rows_of('as fast as timm', {job:dict(timm=sides['timm'], **{name:sides['ours']})}, 'timm', device_name(device), note)
+        yield from [*rows_of('noise', {job:{k:o[k] for k in ('timm 1','timm 2')}}, 'timm 1', device_name(device), note)][1:]
 
 def d_over_a(bs, size, repeats, device, fp16):
     "The paper: ResNet-50-D is 3% slower in training throughput"
@@ -96,7 +98,7 @@ def main(
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     fp16 = device=='cuda'
     bs = bs or (256 if fp16 else 8)
-    rows = [*against_timm(['xresnet50d'], bs, size, repeats, device, fp16), *d_over_a(bs, size, repeats, device, fp16), *conversion(5)]
+    rows = [*against_timm('xresnet50d', bs, size, repeats, device, fp16), *d_over_a(bs, size, repeats, device, fp16), *conversion(5)]
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open('w', newline='') as f:
         w = csv.DictWriter(f, list(rows[0]))
