@@ -426,7 +426,7 @@ def block_args(
     bound.apply_defaults()
     return bound.arguments
 
-# %% ../nbs/02_augment.ipynb #77713869
+# %% ../nbs/02_augment.ipynb #7bf03652
 def n_workers(
     device # Device that trains
 )->int: # Processes that read images
@@ -453,7 +453,7 @@ def bag_dls(
     src = find_source(src, valid_pct, split_seed, root)
     device = torch.device(device) if device is not None else default_device()
     made = block_args(src, size=size, reading=reading, **kwargs)
-    bs = src.settings.get('bs', 64) if bs is None else bs
+    bs = min(src.settings.get('bs', 64), src.n_train) if bs is None else bs
     if not 0<bs<=src.n_train: raise UsageError(f'bs={bs} with {src.n_train} training images: a batch needs at least 1 image and at most all of them')
     block = bag_block(src, **made)
     if kwargs.get('compile'): print('Colour steps are compiled by torch.compile: the first batch takes its time')

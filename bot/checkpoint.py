@@ -23,10 +23,10 @@ from fastai.data.core import DataLoaders
 from fastai.data.transforms import IndexSplitter, ItemGetter
 from fastai.learner import Learner
 
-# %% ../nbs/10_checkpoint.ipynb #6b03070d
+# %% ../nbs/10_checkpoint.ipynb #f9d1ff53
 from .augment import BagImageBlock
 from .callbacks import norm_stats
-from .ladder import Recipe, UsageError
+from .ladder import DataError, Recipe, UsageError, drop_epochs, warmup_epochs
 from .learner import bag_learner, data_settings, pick_device, read_run, set_norm
 
 # %% ../nbs/10_checkpoint.ipynb #f04de1af
@@ -44,13 +44,14 @@ def write_atomic(
         os.replace(tmp, path)
     finally: tmp.unlink(missing_ok=True)
 
-# %% ../nbs/10_checkpoint.ipynb #4ec82690
+# %% ../nbs/10_checkpoint.ipynb #41ebec81
 def save_weights(
     model:torch.nn.Module, # Model whose state to save
     path:str|Path # A `.safetensors` file
 ):
     "Write the parameters and buffers of `model`"
-    write_atomic(path, safetensors.save({k:v.detach().cpu().contiguous() for k,v in model.state_dict().items()}))
+    tensors = {k:v.detach().cpu().contiguous() for k,v in model.state_dict().items()}
+    write_atomic(path, safetensors.save(tensors, dict(arch=str(getattr(model, 'arch', type(model).__name__)))))
 
 # %% ../nbs/10_checkpoint.ipynb #3004e6b4
 def check_out(
@@ -98,14 +99,14 @@ def made_with(
     "What `dls` were made with; the source by its name"
     return dls.bag | dict(src=str(dls.bag['src'].name))
 
-# %% ../nbs/10_checkpoint.ipynb #df7182f0
+# %% ../nbs/10_checkpoint.ipynb #894befd8
 def python_of(
     learn:Learner # A learner that `bag_learner` made
 )->str: # Lines of Python
     "The run of `learn` as a script"
     r,data = learn.recipe,made_with(learn.dls)
     opts = {k:v for k,v in dict(but=tuple(r.but), reading=r.reading).items() if v not in ((), 'paper')}
-    mine = {k:v for k,v in r.items() if k not in data and (k in r.given or v!=r.paper.get(k))}
+    mine = {k:v for k,v in r.items() if k not in data and (k in r.given or v!=r.paper.get(k))} | dict(as_paper=True)   # all is settled already
     def kw(d): return ''.join(f', {k}={plain(v)!r}' for k,v in d.items() if v is not None)
     return '\n'.join(['from fastai.torch_core import set_seed', 'from bot.all import *',
         f"dls = bag_dls({str(data['src'])!r}{kw({k:v for k,v in data.items() if k!='src'})})", f"set_seed({data['seed']})",
@@ -120,10 +121,11 @@ def save_args(
     r,dls = learn.recipe,learn.dls
     norm = dict(zip(('mean', 'std'), (o.tolist() for o in norm_stats(dls))))
     args = dict(rung=r.rung, but=r.but, reading=r.reading, settings=dict(r), given=r.given, changed=r.notes, data=made_with(dls), normalised=norm,
+        resolved=dict(lr=learn.lr, warmup=warmup_epochs(r, r['epochs']), drops=drop_epochs(r, r['epochs']), device=str(dls.device)),
         classes=list(dls.vocab), n_train=len(dls.train_ds), n_valid=len(dls.valid_ds), versions=versions(), python=python_of(learn))
     write_atomic(Path(path)/'args.yaml', yaml.safe_dump(plain(args | extra), sort_keys=False, allow_unicode=True))
 
-# %% ../nbs/10_checkpoint.ipynb #4bfa477b
+# %% ../nbs/10_checkpoint.ipynb #9de55ef4
 def epoch_row(
     learn:Learner # At the end of an epoch
 )->dict: # Value by column
@@ -146,6 +148,7 @@ class RunFolder(Callback):
         if not self.trained: return   # a mere validation
         self.trained = False
         self.rows.append(epoch_row(self.learn) | dict(epoch=len(self.rows)))
+        if self.rows[-1]['accuracy'] is None: raise DataError('No validation image could be read: replace them')
         self.save()
         if self.tell: self.tell(self.rows[-1], self.n_epoch)
 

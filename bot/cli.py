@@ -14,21 +14,22 @@ from difflib import get_close_matches
 from fastcore.docments import docments
 from fastcore.meta import delegates
 
-# %% ../nbs/15_cli.ipynb #bb6eefbd
-from .ladder import BotError, UsageError, default_rung, ladder, recipe, settings
+# %% ../nbs/15_cli.ipynb #32d8fc7a
+from .ladder import BotError, UsageError, check_settings, default_rung, ladder, recipe, settings, truth
 
-# %% ../nbs/15_cli.ipynb #65ee5c70
+# %% ../nbs/15_cli.ipynb #80720479
 def plan(
     learn, # A learner that `bag_learner` made
     source, # What `find_source` found
     run # The run folder
 )->str: # A few lines
     "What a run is about to do"
+    from bot.checkpoint import plain
     from bot.models import macs, n_params
     r,dls = learn.recipe,learn.dls
     g = macs(learn.model, r['size'])/1e9
     lines = dict(data=source.describe(),
-        model=f"{r['arch']}: {n_params(learn.model):,} parameters, {g:.3f} G multiply-adds at {r['size']} px",
+        model=f"{plain(r['arch'])}: {n_params(learn.model):,} parameters, {g:.3f} G multiply-adds at {r['size']} px",
         rung=' + '.join(o for o in list(ladder)[:list(ladder).index(r.rung)+1] if o not in r.but) + f' ({r.reading})',
         run=f"{r['epochs']} epochs of {len(dls.train)} batches of {dls.train.bs}, lr {learn.lr:g} ({r['sched']}), on {dls.device}, seed {dls.bag['seed']}",
         fitted='\n        '.join(r.notes) or 'nothing: the paper as it stands', out=run)
@@ -47,10 +48,11 @@ def result(
     lo,hi = wilson(k, n)
     of = f'{k:,} of {n:,} validation images' + (f', {lost:,} unreadable' if lost else '')
     return '\n'.join([f'accuracy {k/n:.2%} (95% interval {lo:.2%} to {hi:.2%}: {of}), best {accs[best]:.2%} after epoch {best+1}',
-        f'the run is in {run}; to use it:', '', 'from bot.all import *', f'learn = load_run({str(run)!r})',
+        *([f'{len(dropped(learn.dls.train)):,} training images were unreadable: see {run}/unreadable.csv'] if dropped(learn.dls.train) else []),
+        f'the run is in {run}; to use its best weights:', '', 'from bot.all import *', f'learn = load_run({str(run)!r})',
         f'print(learn.predict({str(learn.dls.valid_ds.items[0][0])!r}))'])
 
-# %% ../nbs/15_cli.ipynb #24274e31
+# %% ../nbs/15_cli.ipynb #ab716c1a
 @delegates(settings)
 def train(
     src:str='digits', # Folder with `train` and `valid` (or `val`, `test`), or a folder a class; a CSV; 'digits'
@@ -69,6 +71,7 @@ def train(
     "Train an image classifier with the tricks of a rung, and keep the run in a folder"
     from fastai.torch_core import set_seed
     from bot import augment, checkpoint, data, learner
+    check_settings(seed=seed, valid_pct=valid_pct, **({} if workers is None else dict(workers=workers)))
     if out: checkpoint.check_out(out)
     r,device = recipe(rung, but, reading, **changes),learner.pick_device(device)
     source = data.find_source(src, valid_pct)
@@ -76,14 +79,14 @@ def train(
     dls = augment.bag_dls(source, seed=seed, reading=reading, num_workers=workers, bad=bad, device=device, **learner.data_settings(r))
     set_seed(seed)
     learn = learner.bag_learner(dls, r)
-    run = checkpoint.new_run(r['arch'], rung, out)
+    run = checkpoint.new_run(checkpoint.plain(r['arch']), rung, out)
     checkpoint.save_args(run, learn)
     print(plan(learn, source, run), flush=True)
     fit(learn, run)
     print(result(learn, run), flush=True)
     return learn
 
-# %% ../nbs/15_cli.ipynb #41a4277e
+# %% ../nbs/15_cli.ipynb #92722d57
 def epoch_line(
     row:dict, # A row of `metrics.csv`
     n_epoch:int # Epochs of the run
@@ -104,9 +107,13 @@ def fit(
     "Train, keep the run folder and show progress"
     from contextlib import nullcontext
     from bot.checkpoint import recorded
-    with recorded(learn, run, tell), learn.no_logging(), nullcontext() if sys.stdout.isatty() else learn.no_bar(): learn.fit_rung()
+    with recorded(learn, run, tell), learn.no_logging(), nullcontext() if sys.stdout.isatty() else learn.no_bar():
+        try: learn.fit_rung()
+        except BaseException:
+            print(f'stopped after {len(learn.run_folder.rows)} of {learn.recipe["epochs"]} epochs; what there is, is in {run}', flush=True)
+            raise
 
-# %% ../nbs/15_cli.ipynb #dd1a32e4
+# %% ../nbs/15_cli.ipynb #86a1fa3d
 class Parser(argparse.ArgumentParser):
     "An `ArgumentParser` whose errors are `UsageError`s"
     def error(self, message): raise UsageError(f"{message}\n'{self.prog} --help' lists every option")
@@ -127,7 +134,7 @@ def parser(
         if k=='src': continue
         names = sorted({f"--{k.replace('_', '-')}", f'--{k}'})
         default = values.get(k, o.default)
-        kw = dict(action='store_true') if o.anno is bool else dict(type=o.anno, metavar=k.upper()[:9])
+        kw = dict(action='store_true') if o.anno is bool else dict(type=o.anno, metavar='true|false' if o.anno is truth else k.upper())
         p.add_argument(*names, dest=k, default=argparse.SUPPRESS, help=f'{o.docment} (default: {default})'.replace('%', '%%'), **kw)
     p.add_argument('--debug', action='store_true', default=argparse.SUPPRESS, help='Show where an error came from')
     return p

@@ -14,7 +14,7 @@ __all__ = ['digits_settings', 'image_problems', 'max_pixels', 'turns', 'notes', 
            'digits_source', 'find_source', 'csv_source', 'key', 'seed_all', 'cuda_generator', 'keyed', 'Tasks', 'Fetch',
            'same', 'close_workers', 'keep_memory', 'start_worker', 'KeyedDL', 'numbered']
 
-# %% ../nbs/01_data.ipynb #d5cd4d89
+# %% ../nbs/01_data.ipynb #fabc53f5
 import ctypes, hashlib, io, os, random, shutil, stat, tarfile, tempfile, warnings, zipfile
 from collections import Counter
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from weakref import finalize, ref
 import fastai.data, numpy as np, pandas as pd, torch, torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 from torch.utils.data import DataLoader as TorchDL, default_collate
 from torchvision.io import ImageReadMode, decode_jpeg
 from fastdownload import FastDownload
@@ -34,7 +34,7 @@ from fastai.callback.schedule import LRFinder
 from fastai.data.core import TfmdDL
 from fastai.data.external import URLs, fastai_cfg, fastai_path
 from fastai.torch_core import TensorImage, explode_types, to_device
-from fastai.vision.core import PILImage
+from fastai.vision.core import PILBase, PILImage
 from .ladder import DataError, UsageError, nearest
 try: import simplejpeg
 except ImportError: simplejpeg = None
@@ -220,7 +220,7 @@ def pil_tensor(
     "Pixels of an image"
     return torch.from_numpy(np.array(im)).permute(2,0,1)
 
-# %% ../nbs/01_data.ipynb #d2a8f910
+# %% ../nbs/01_data.ipynb #d1b837a6
 class EncodedImage(PILImage):
     "An image file, decoded when a part of it is asked for"
     path,data,pil,turn,plain = None,None,None,turns[1],True
@@ -230,6 +230,7 @@ class EncodedImage(PILImage):
         fn:Path|str|bytes|np.ndarray|torch.Tensor|Image.Image # A file, its bytes, or pixels
     ):
         "From whatever fastai takes for an image"
+        if isinstance(fn, Image.Image) and not isinstance(fn, PILBase): fn = to_rgb(ImageOps.exif_transpose(fn))   # reads it, if it is still a file
         if not isinstance(fn, (Path,str,bytes)): return super().create(fn)
         res = cls.__new__(cls)
         Image.Image.__init__(res)
@@ -338,7 +339,7 @@ def load(self:EncodedImage):
     if self._im is None: self.im = Image.fromarray(self.decode(exact=True).permute(1,2,0).contiguous().numpy()).im
     return Image.Image.load(self)
 
-# %% ../nbs/01_data.ipynb #758694c3
+# %% ../nbs/01_data.ipynb #8f3670e8
 image_exts = {'.jpg', '.jpeg', '.jpe', '.png', '.webp', '.gif', '.bmp', '.tif', '.tiff'}
 
 def is_image(
@@ -363,7 +364,9 @@ def image_files(
             if o.name.startswith('.'): continue
             if is_image(o.name): res.append(o.path)
             elif o.is_dir(): folders.append(o.path)
-    for o in folders: res += image_files(o)
+    for o in folders:
+        if os.path.commonpath([os.path.realpath(path), real := os.path.realpath(o)])==real: raise DataError(f"'{o}' is a link to a folder that it is in: remove it")
+        res += image_files(o)
     return sorted(res)
 
 # %% ../nbs/01_data.ipynb #0c68f25b
@@ -373,16 +376,19 @@ def labelled(
     "Images below `path` with their classes"
     return [(f,c) for c in subfolders(path) for f in image_files(os.path.join(path, c))]
 
-# %% ../nbs/01_data.ipynb #9a31f9f4
+# %% ../nbs/01_data.ipynb #6ec10442
 def first_readable(
     files:list # Paths
-)->tuple: # Height and width of the first image whose header can be read, or `None`
+)->tuple: # Height and width of the first image that can be read, or `None`
     "Size of one image of `files`"
     for f in files:
-        try: return EncodedImage.create(f).shape
+        try:
+            im = EncodedImage.create(f)
+            im.decode(size=(8,8))
+            return im.shape
         except ImageError: pass
 
-# %% ../nbs/01_data.ipynb #75206bd1
+# %% ../nbs/01_data.ipynb #39bd85aa
 class Source:
     "Images with their classes, split into training and validation images"
     settings = {}   # of `bot.ladder.settings`, where these images need other values than the paper's
@@ -409,6 +415,7 @@ class Source:
         if unknown: raise DataError(f"Validation class '{unknown[0]}' of '{self.path}' has no training images: add some, or remove it")
         if not self.valid: raise DataError(f"No validation images in '{self.path}': add some, or ask for a share of the training images")
         self.short_edge = self.typical_edge()
+        if first_readable([o[0] for o in self.valid]) is None: raise DataError(f"No readable validation image in '{self.path}' ({self.n_valid} files tried): replace them")
 
     def typical_edge(self):
         "Median short edge of one readable image a class"
@@ -423,7 +430,7 @@ class Source:
         "What a command prints"
         return f"{self.name}: {self.n_train:,} training and {self.n_valid:,} validation images ({self.how}), {len(self.classes)} classes, about {self.short_edge} px"
 
-# %% ../nbs/01_data.ipynb #34ab8e3b
+# %% ../nbs/01_data.ipynb #0cbd14db
 train_names,valid_names = ('train','training'),('val','valid','validation','test','testing')
 
 def folder_source(
@@ -435,7 +442,10 @@ def folder_source(
     "Source of a folder"
     name,path = name or str(path),Path(path)
     if not path.is_dir(): raise DataError(f"No such folder: '{path}'")
-    train,valid = ([path/o for o in names if (path/o).is_dir() and subfolders(path/o)] for names in (train_names,valid_names))
+    named = {o.lower():path/o for o in subfolders(path)}
+    train,valid = ([named[o] for o in names if o in named and subfolders(named[o])] for names in (train_names,valid_names))
+    odd = [named[o] for o in train_names+valid_names if o in named]
+    if odd and not train: raise DataError(f"'{odd[0]}' is named as a split, but there is no '{path}/train/<class>/*': lay the images out so, or rename it if it is a class")
     if not train or not valid: return random_source(name, train[0] if train else path, valid_pct, seed)
     return Source(name, path, labelled(train[0]), labelled(valid[0]), f"folder '{valid[0].name}'", subfolders(train[0]))
 
@@ -450,7 +460,7 @@ def random_source(
     train,valid = split_classes([o[1] for o in items], valid_pct, seed)
     return Source(name, path, [items[i] for i in train], [items[i] for i in valid], random_words(valid_pct, seed), subfolders(path))
 
-# %% ../nbs/01_data.ipynb #d2ce95e2
+# %% ../nbs/01_data.ipynb #ecff9b7b
 split_words = dict(train=0, training=0, val=1, valid=1, validation=1, test=1)
 
 def table_source(
@@ -462,7 +472,7 @@ def table_source(
 )->Source: # Its images
     "Source of a table"
     missing = [o for o in ('image','label') if o not in df.columns]
-    if missing: raise DataError(f"No column '{missing[0]}' in {name}: it has {', '.join(map(str, df.columns))}; needed are image, label and perhaps split")
+    if missing: raise DataError(f"No column '{missing[0]}' in '{name}': it has {', '.join(map(str, df.columns))}; needed are image, label and perhaps split")
     items = list(zip([inside(root, str(o)) for o in df['image']], df['label'].astype(str)))
     if 'split' in df.columns: parts,how = [split_of(str(o), name) for o in df['split']],'its column split'
     else:
@@ -476,7 +486,7 @@ def split_of(
     name:str # Of the table
 )->int: # 0 for training, 1 for validation
     "What a word says about the split"
-    if word not in split_words: raise DataError(f"Split '{word}' in {name} is not known: write one of {', '.join(split_words)}")
+    if word not in split_words: raise DataError(f"Split '{word}' in '{name}' is not known: write one of {', '.join(split_words)}")
     return split_words[word]
 
 # %% ../nbs/01_data.ipynb #5a80b5f1
@@ -554,7 +564,7 @@ def digits_source(
     res.settings = digits_settings
     return res
 
-# %% ../nbs/01_data.ipynb #f4c20d7e
+# %% ../nbs/01_data.ipynb #c1a47675
 def find_source(
     src, # 'digits', a name of fastai's, a folder, a CSV file, a data frame, or a `Source`
     valid_pct:float=.2, # Share of each class that validates, where the source does not say
@@ -565,9 +575,10 @@ def find_source(
     if isinstance(src, Source): return src
     if isinstance(src, pd.DataFrame): return table_source(src, root or '.', valid_pct, seed)
     path,name = Path(src).expanduser(),str(src)
+    if not name: raise DataError("No source: name a folder, a CSV file or a dataset")
+    if name=='digits': return digits_source()   # a folder of that name is './digits'
     if path.is_dir(): return folder_source(path, valid_pct, seed, name)
     if path.is_file(): return csv_source(path, valid_pct, seed, root)
-    if name=='digits': return digits_source()
     if name.lower() in fastai_names: return folder_source(fastai_data(name.lower()), valid_pct, seed, name)
     close = get_close_matches(name.lower(), ['digits', *fastai_names], 1, .6)
     raise DataError(f"No such folder, file or dataset: '{name}'" + (f", did you mean '{close[0]}'?" if close else ''))
@@ -581,7 +592,7 @@ def csv_source(
     "Source of a CSV file"
     try: df = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, OSError) as e: raise DataError(f"Cannot read '{path}' as a table: {plain_reason(e)}; a source is a folder or a CSV file with columns image and label") from e
-    return table_source(df, root or path.parent, valid_pct, seed, f"'{path}'")
+    return table_source(df, root or path.parent, valid_pct, seed, str(path))
 
 # %% ../nbs/01_data.ipynb #690da83a
 def key(

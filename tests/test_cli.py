@@ -1,5 +1,6 @@
 "`bot-train` from the outside: exit codes, messages, the run folder, and the same number whatever the workers"
 import csv, json, re, signal, subprocess, sys
+from functools import partial
 from pathlib import Path
 import numpy as np, pytest, yaml
 from PIL import Image
@@ -106,6 +107,9 @@ bad = """2 | IMAGES --size 0 | size=0
 2 | IMAGES --eps 1 | eps=1
 2 | IMAGES --T 0 | T=0
 2 | IMAGES --alpha -1 | alpha=-1
+2 | IMAGES --workers -1 | workers=-1
+2 | IMAGES --valid-pct 2 | valid_pct=2
+2 | IMAGES --drops abc | abc
 3 | no/such/place | no/such/place""".splitlines()
 
 @pytest.mark.parametrize('k', bad)
@@ -157,7 +161,8 @@ def test_divergence(images, tmp_path, capsys):
 @pytest.mark.parametrize('sig,rc,state', [(signal.SIGINT, 130, 'interrupted'), (signal.SIGTERM, 143, 'terminated')])
 def test_interrupts_keep_finished_epochs(sig, rc, state, images, tmp_path):
     out = tmp_path/'a'
-    p = subprocess.Popen([sys.executable, '-c', code, str(images), '--epochs', '500', '--out', str(out), *tiny], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    p = subprocess.Popen([sys.executable, '-c', code, str(images), '--epochs', '500', '--out', str(out), *tiny], stdout=subprocess.PIPE, text=True, cwd=tmp_path,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL))   # a background shell ignores it for its children
     try:
         for line in p.stdout:
             if line.startswith('epoch '): break
