@@ -24,7 +24,7 @@ from fastai.metrics import accuracy
 from fastai.torch_core import default_device, trainable_params
 from scipy.stats import binomtest
 
-# %% ../nbs/09_learner.ipynb #f6d94c67
+# %% ../nbs/09_learner.ipynb #aaf88782
 from fasttransform import Pipeline
 from .ladder import DataError, Recipe, UsageError, default_rung, drop_epochs, fit_to, nearest, recipe, settings, warmup_epochs
 from .init import inits, zero_gamma
@@ -32,9 +32,10 @@ from .models import XResNet, check_size, get_model, input_cfg, load_weights, rea
 from .losses import BagLoss
 from .optimizer import nag, scale_lr
 from .schedule import *
+from . import callbacks
 from .callbacks import BagMixup, DivergenceGuard, TargetCheck, Teacher, module_cfg, norm_stats
 
-# %% ../nbs/09_learner.ipynb #f1a0f8a4
+# %% ../nbs/09_learner.ipynb #f529a52d
 def pick_device(
     device:str|torch.device=None # 'cuda', 'cuda:1', 'cpu', 'mps'; unset, the best there is
 )->torch.device: # A device that is there
@@ -60,7 +61,7 @@ def fit_recipe(
     "`r` fitted to a source of images and a device"
     own = {k:v for k,v in (own or {}).items() if k!='widen' or str(r['arch']).startswith('xresnet')}
     kind = torch.device(device).type
-    if as_paper and kind=='cpu': r = r.adopt('on cpu', fp16=False)
+    if as_paper and not callbacks.fast_half(kind): r = r.adopt(f'on {kind}', fp16=False)
     if not as_paper: r = fit_to(r.adopt("the source's own", **own), n_train, size, kind)
     check_recipe(r)
     return r

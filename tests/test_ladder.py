@@ -172,8 +172,11 @@ halves = [(o,r,a) for o in ('baseline','no_decay','fp16','resnet_d','mixup') for
 def test_half_precision(dls, fast, rung, reading, arch):
     assert computed_in(dls, rung, reading, arch)=={torch.float16 if names.index(rung)>=names.index('fp16') else torch.float32}
 
-def test_no_half_precision_on_a_cpu(dls):
-    with pytest.warns(UserWarning, match='float16 is slow on cpu'): assert computed_in(dls, 'fp16', 'paper', 'timm')=={torch.float32}
+def test_no_half_precision_on_a_cpu(dls, capsys):
+    "Announced, kept in the recipe, and true"
+    assert computed_in(dls, 'fp16', 'paper', 'timm')=={torch.float32}
+    assert 'fp16: True -> False (on cpu)' in capsys.readouterr().out
+    with pytest.warns(UserWarning, match='float16 is slow on cpu'): assert callbacks.half_dtype('fp16', 'cpu') is None
     assert not bag_learner(dls, 'fp16', widen=.125).recipe['fp16']
 
 # ---- mutations: a trick whose hook does nothing is missed by its cell

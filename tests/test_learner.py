@@ -110,3 +110,29 @@ def test_names_hide_nothing_of_fastai():
     ours = {k for k in vars(bot.all) if not k.startswith('_')}
     hidden = {k for k in ours if hasattr(theirs, k) and getattr(theirs, k) is not getattr(bot.all, k)}
     assert hidden=={'Source', 'XResNet', 'get_model'}
+
+def test_an_earlier_fit_leaves_nothing_in_the_next(dls):
+    "Momentum and decay are the recipe's again"
+    learn = bag_learner(dls, 'baseline', widen=1/16, epochs=1)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(1, wd=.5)
+        learn.fit_rung()
+    assert learn.opt.hypers[-1]['mom']==.9 and learn.opt.hypers[-1]['wd']==1e-4
+    with pytest.raises(UsageError, match='n_epoch=0'): learn.fit_rung(0)
+
+def test_freeze_freezes(dls):
+    learn = bag_learner(dls, 'baseline', widen=1/16)
+    n = len(learn.opt.all_params()) if learn.opt else sum(1 for _ in learn.model.parameters())
+    learn.freeze()
+    assert 0<sum(p.requires_grad for p in learn.model.parameters())<n
+
+def test_weights_that_break_after_the_last_step(dls):
+    "The last step of an epoch is looked at too, and the good weights come back"
+    from bot.callbacks import Diverged
+    from fastai.callback.core import Callback
+    class Break(Callback):
+        order = 0
+        def after_train(self): next(self.model.parameters()).data.fill_(float('nan'))
+    learn = bag_learner(dls, 'baseline', widen=1/16, epochs=1, cbs=Break())
+    with pytest.raises(Diverged), learn.no_bar(), learn.no_logging(): learn.fit_rung()
+    assert all(o.isfinite().all() for o in learn.model.parameters())
