@@ -6,8 +6,8 @@ Docs: https://OWNER.github.io/bot/checkpoint.html.md"""
 
 # %% auto #0
 __all__ = ['ends', 'write_atomic', 'save_weights', 'check_out', 'new_run', 'versions', 'plain', 'made_with', 'python_of',
-           'save_args', 'epoch_row', 'RunFolder', 'is_best', 'copy_of', 'save_status', 'dropped', 'save_dropped',
-           'recorded', 'blank_dls', 'load_run']
+           'save_args', 'epoch_row', 'RunFolder', 'is_best', 'save_status', 'dropped', 'save_dropped', 'recorded',
+           'blank_dls', 'load_run']
 
 # %% ../nbs/10_checkpoint.ipynb #b2cd4a94
 import csv, io, json, os, platform, time
@@ -125,7 +125,7 @@ def save_args(
         classes=list(dls.vocab), n_train=len(dls.train_ds), n_valid=len(dls.valid_ds), versions=versions(), python=python_of(learn))
     write_atomic(Path(path)/'args.yaml', yaml.safe_dump(plain(args | extra), sort_keys=False, allow_unicode=True))
 
-# %% ../nbs/10_checkpoint.ipynb #9de55ef4
+# %% ../nbs/10_checkpoint.ipynb #24474deb
 def epoch_row(
     learn:Learner # At the end of an epoch
 )->dict: # Value by column
@@ -157,24 +157,17 @@ class RunFolder(Callback):
         w = csv.DictWriter(f, self.rows[0], lineterminator='\n')
         w.writeheader(), w.writerows(self.rows)
         save_weights(self.learn.model, self.path/'last.safetensors')
-        if is_best(self.rows): os.replace(copy_of(self.path/'last.safetensors'), self.path/'best.safetensors')
+        if is_best(self.rows): write_atomic(self.path/'best.safetensors', (self.path/'last.safetensors').read_bytes())
         write_atomic(self.path/'metrics.csv', f.getvalue())
         save_dropped(self.path, self.learn.dls)
         save_status(self.path, 'running', epochs=len(self.rows))
 
-# %% ../nbs/10_checkpoint.ipynb #5e1f7e4c
+# %% ../nbs/10_checkpoint.ipynb #6f46d3b3
 def is_best(
     rows:list # Rows of `metrics.csv`
 )->bool: # Is the last one the best?
     "Has the last epoch a higher accuracy than all before?"
     return all(o['accuracy']<rows[-1]['accuracy'] for o in rows[:-1])
-
-def copy_of(
-    path:Path # File
-)->Path: # Its copy, beside it
-    "A copy of `path` that is forced to the disk"
-    write_atomic(res := path.with_name(f'.{path.name}.copy'), path.read_bytes())
-    return res
 
 def save_status(
     path:Path, # Run folder
