@@ -7,6 +7,7 @@ import pytest, timm, torch, torchvision
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import bot.models as models
 from bot.init import inits, zero_gamma
@@ -60,6 +61,28 @@ def test_forward(name): same_outputs(name, (65,64), 1)
 
 @pytest.mark.parametrize('name', [f'xresnet50{v}' for v in variants])
 def test_forward_50(name): same_outputs(name, (197,65), 1)
+
+class Ops(TorchDispatchMode):
+    "Every operation, backward too, with the shapes it is given"
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+    def __torch_dispatch__(self, f, types, args=(), kwargs=None):
+        self.seen.append((str(f), [tuple(o.shape) for o in args if isinstance(o, torch.Tensor)]))
+        return f(*args, **(kwargs or {}))
+
+def ops(m):
+    "Operations of a training step's forward and backward"
+    m.train()
+    with Ops() as res: F.cross_entropy(m(torch.ones(2,3,65,65, device='meta')), torch.zeros(2, device='meta').long()).backward()
+    return res.seen
+
+@pytest.mark.parametrize('name', ['xresnet18b','xresnet26a','xresnet26c','xresnet50d'])
+def test_same_operations(name):
+    "As fast as timm and torchvision can only be who does what they do: the same operations on the same shapes, in the same order"
+    with torch.device('meta'): m,ref = make(name),reference(name)
+    a,b = ops(m),ops(ref)
+    assert a==b and sum('convolution_backward' in o for o,_ in a)==sum(isinstance(o, nn.Conv2d) for o in m.modules())
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', our_names())
