@@ -28,7 +28,7 @@ from fastai.learner import Learner
 from fastai.losses import BaseLoss
 from .ladder import BotError,DataError,UsageError,ladder,nearest,readings
 from .losses import check_targets,distill_loss
-from .models import evaluating,get_model
+from .models import evaluating,get_model,import_timm,our_names
 
 # %% ../nbs/08_callbacks.ipynb #a0286bbf
 hook_order = dict(TargetCheck=-5, BagMixup=0, Distillation=5, DivergenceGuard=7, ChannelsLastBatch=8, HalfPrecision=MixedPrecision.order)
@@ -141,6 +141,8 @@ def named_teacher(
     c:int # The student's classes
 )->nn.Module: # With published weights
     "The model `name` with the weights of ImageNet, if the student has ImageNet's classes"
+    if not isinstance(name, str): raise UsageError(f"teacher={name!r} is no learner, module, name of a model or run folder")
+    if name.partition('.')[0] not in our_names()+import_timm().list_models(): raise UsageError(f"teacher='{name}' is no run folder and no model's name")
     if c!=1000: raise DataError(f"The published weights of '{name}' know ImageNet's 1000 classes, the student {c}: train a teacher on the same data and give its learner or run folder")
     return get_model(name, n_out=c, pretrained=True)
 

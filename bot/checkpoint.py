@@ -26,7 +26,7 @@ from fastai.learner import Learner
 # %% ../nbs/10_checkpoint.ipynb #f9d1ff53
 from .augment import BagImageBlock
 from .callbacks import norm_stats
-from .ladder import DataError, Recipe, UsageError, drop_epochs, warmup_epochs
+from .ladder import DataError, Recipe, UsageError, drop_epochs, recipe, warmup_epochs
 from .models import paper_cfg
 from .learner import bag_learner, data_settings, pick_device, read_run, set_norm
 
@@ -246,6 +246,7 @@ def load_run(
     "The learner of a run, with its weights"
     args,model = read_run(path, which, model)
     values = args['settings'] | dict(arch=model, widen=1., pretrained=None, teacher=None)
-    r = Recipe(values, args['rung'], tuple(args['but']), args['reading'])
+    asked = args['rung'],tuple(args['but']),args['reading']
+    r = Recipe(values, *asked, {k:v for k,v in args['given'].items() if values[k]==args['settings'][k]}, dict(recipe(*asked)))
     learn = bag_learner(blank_dls(args, pick_device(device)), r)
     return learn

@@ -165,6 +165,7 @@ def parse(
     for o in rest:
         names = [s for a in p._actions for s in a.option_strings]
         close = get_close_matches(o.split('=')[0], names, 1) if o.startswith('-') else []
+        if not o.startswith('-'): p.error(f"'{o}' is a word too many: there is one source, and a switch takes true or false")
         p.error(f"No option '{o}'" + (f": did you mean '{close[0]}'?" if close else ''))
     return vars(args)
 

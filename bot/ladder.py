@@ -233,12 +233,11 @@ def unused(
     r:Recipe # Settings
 )->list: # Lines
     "Settings that the user gave and that do nothing in the run of `r`, each with the reason"
-    n,why = r['epochs'],{}
-    if r['sched']=='cosine': why['drops'] = 'the schedule is a cosine'
-    elif r['drops'] and min(r['drops'])>=n: why['drops'] = f'the run ends after {n} epochs'
-    if not r['alpha']: why['mixup_off'] = 'there is no mixup'
-    if r['teacher'] is None: why['T'] = 'there is no teacher'
-    return [f"{k}={r[k]}: without effect, {v}" for k,v in why.items() if k in r.given]
+    why = dict(drops='the schedule is a cosine', mixup_off='there is no mixup', T='there is no teacher')
+    uses = dict(drops=r['sched']=='step', mixup_off=r['alpha']>0, T=r['teacher'] is not None)
+    late = [o for o in r['drops'] if o>=r['epochs']] if uses['drops'] and 'drops' in r.given else []
+    return [f"{k}={r[k]}: without effect, {v}" for k,v in why.items() if k in r.given and not uses[k]] + [
+        f"a drop after epoch {o:g} is never reached, the run has {r['epochs']}" for o in late]
 
 # %% ../nbs/00_ladder.ipynb #80132d31
 def pow2(

@@ -4,6 +4,7 @@ from torch import nn
 import bot.all
 from bot.all import DataError, UsageError, bag_dls, bag_learner, load_run, norm_stats, recorded, save_args
 from bot.callbacks import Distillation
+from bot.ladder import drop_epochs, warmup_epochs
 from bot.models import xresnet18d
 from fastai.data.transforms import Normalize
 from fastai.torch_core import set_seed
@@ -185,3 +186,12 @@ def test_norms_of_any_shape(dls, norm, rung, moves):
     learn.opt.step()
     moved = [k for k,p in model.named_parameters() if not p.eq(1).all()]
     assert moved==([k for k,_ in model.named_parameters()] if moves else ['0.weight','4.weight'])
+
+def test_a_loaded_run_goes_on(dls, run):
+    "Its schedule is the rung's again, whatever the length of the next fit"
+    path,learn = run
+    mine = load_run(path, 'last', device='cpu')
+    mine.dls = dls
+    assert 'bs' in mine.recipe.given and 'arch' not in mine.recipe.given
+    for n in 1,24: assert (warmup_epochs(mine.recipe, n), drop_epochs(mine.recipe, n))==(n/24, tuple(n*o/4 for o in (1,2,3)))
+    assert warmup_epochs(learn.recipe, 24)==1
