@@ -138,13 +138,13 @@ def module_cfg(
 
 def named_teacher(
     name:str, # Of ours or of timm's
-    c:int # The student's classes
+    c:int=None # The student's classes, if known
 )->nn.Module: # With published weights
     "The model `name` with the weights of ImageNet, if the student has ImageNet's classes"
     if not isinstance(name, str): raise UsageError(f"teacher={name!r} is no learner, module, name of a model or run folder")
     if name.partition('.')[0] not in our_names()+import_timm().list_models(): raise UsageError(f"teacher='{name}' is no run folder and no model's name")
-    if c!=1000: raise DataError(f"The published weights of '{name}' know ImageNet's 1000 classes, the student {c}: train a teacher on the same data and give its learner or run folder")
-    return get_model(name, n_out=c, pretrained=True)
+    if c not in (None,1000): raise DataError(f"The published weights of '{name}' know ImageNet's 1000 classes, the student {c}: train a teacher on the same data and give its learner or run folder")
+    return get_model(name, n_out=1000, pretrained=True)
 
 # %% ../nbs/08_callbacks.ipynb #c3822d5d
 def of_learner(
@@ -169,7 +169,7 @@ def as_teacher(
     if isinstance(teacher, (str,Path)) and Path(teacher).is_dir():
         if load is None: raise UsageError(f"'{teacher}' is a folder: give `load=load_run` to read a run from it")
         return as_teacher(load(teacher), dls, size)
-    model = teacher if isinstance(teacher, nn.Module) else named_teacher(teacher, dls.c)
+    model = teacher if isinstance(teacher, nn.Module) else named_teacher(teacher, getattr(dls, 'c', None))
     cfg = module_cfg(model)
     own = (torch.tensor(cfg['mean']),torch.tensor(cfg['std'])) if cfg else None
     return Teacher(model, theirs, own, size or cfg.get('size'))
