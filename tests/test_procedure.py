@@ -285,6 +285,17 @@ def test_teacher_of_timm_has_its_own_normalisation_and_size(dls):
     torch.testing.assert_close(t(theirs), m(own), atol=1e-4, rtol=1e-4)
     fit(vision(dls).distill(m, size=32))
 
+def test_asking_a_teacher_leaves_no_trace():
+    "A module is asked about one image: generators, statistics and modes are as before"
+    import random
+    learn,teacher = Learner(loaders(*batches()), network(), BagLoss(), nag),network()
+    before = [{k:v.clone() for k,v in m.state_dict().items()} for m in (learn.model,teacher)]
+    states = torch.get_rng_state(),random.getstate()
+    learn.distill(teacher)
+    assert torch.equal(torch.get_rng_state(), states[0]) and random.getstate()==states[1] and learn.model.training and teacher.training
+    for m,o in zip((learn.model,teacher), before): assert all(torch.equal(v, o[k]) for k,v in m.state_dict().items())
+    with pytest.raises(DataError, match=f'answers with 7 values and the student with {K}'): learn.distill(xresnet18d(n_out=7, widen=.125))
+
 def test_teacher_of_a_run_folder(dls, tmp_path):
     with pytest.raises(UsageError, match='load_run'): vision(dls).distill(tmp_path)
     asked = []
@@ -299,8 +310,9 @@ def test_teacher_by_name(dls, monkeypatch):
 def test_teacher_in_the_students_precision(dls):
     types = []
     teacher = xresnet18d(n_out=3, widen=.125)
+    learn = vision(dls).distill(teacher).to_bf16()
     teacher[0].register_forward_hook(lambda m,i,o: types.append((o.dtype, torch.is_inference_mode_enabled(), m.training)))
-    fit(vision(dls).distill(teacher).to_bf16())
+    fit(learn)
     assert set(types)=={(torch.bfloat16, True, False)}
 
 # ---- names and pickles
