@@ -273,7 +273,8 @@ def test_bad_settings(dls, kwargs, text):
 def test_every_setting_arrives(dls):
     "Values that nobody has as a default, each where it acts"
     teacher = xresnet18d(n_out=K, widen=.125)
-    learn = bag_learner(dls, 'mixup', widen=.125, teacher=teacher, mom=.7, wd=.03, eps=.2, T=3., alpha=.6, mixup_off=2, lr=.07, decay_bias=True, reading='gluoncv', warmup=1, epochs=9)
+    learn = bag_learner(dls, 'mixup', widen=.125, teacher=teacher, mom=.7, wd=.03, eps=.2, T=3., alpha=.6, mixup_off=2, lr=.07,
+        decay_bias=True, reading='gluoncv', warmup=1, epochs=9)
     learn.create_opt()
     mix,kd = learn.bag_mixup,learn.distillation
     assert [learn.opt.hypers[-1][o] for o in ('mom','wd','lr')]==[.7,.03,.07] and learn.opt.decay_bias and learn.loss_func.eps==.2
