@@ -18,7 +18,7 @@ from fastai.learner import Learner, Recorder, load_learner
 from fastai.metrics import accuracy
 from bot import callbacks
 from bot.augment import bag_dls
-from bot.callbacks import BagMixup, DivergenceGuard, Teacher, as_teacher, module_cfg, norm_stats
+from bot.callbacks import BagMixup, DivergenceGuard, Diverged, Teacher, as_teacher, module_cfg, norm_stats
 from bot.init import zero_gamma
 from bot.ladder import DataError, UsageError, readings
 from bot.losses import BagLoss
@@ -175,6 +175,21 @@ def test_one_cycle_and_finder_with_every_trick(tmp_path):
     quiet(learn, learn.fit_one_cycle, 2, .05)
     assert np.isfinite(learn.recorder.losses[-1].item())
     quiet(learn, learn.lr_find, num_it=6, show_plot=False)
+
+@pytest.mark.parametrize('value', ['nan','inf'])
+def test_a_lost_loss_stops_before_its_step(value):
+    "Where and at which rate is said, and the weights are the last good ones"
+    class Spoil(Callback):
+        order = 1
+        def after_loss(self):
+            if (self.epoch,self.iter)==(1,2): self.learn.loss = self.learn.loss_grad = self.loss_grad*float(value)
+    learn,steps,good = all_on(),[],{}
+    learn.create_opt()
+    step,learn.opt.step = learn.opt.step,lambda *a: (steps.append(1), step())
+    class Good(Callback):
+        def before_train(self): good.update({k:v.clone() for k,v in self.model.state_dict().items()})
+    with pytest.raises(Diverged, match=f'loss is {value} at batch 2 of epoch 1, with lr 0.05: training stopped\n.* start of epoch 1'): fit(learn, 3, cbs=[Spoil(), Good()])
+    assert len(steps)==n_iter+2 and all(torch.equal(v, good[k]) for k,v in learn.model.state_dict().items())
 
 def test_metrics_see_plain_targets():
     learn = all_on()
