@@ -18,7 +18,7 @@ from nbdev.showdoc import showdoc_nm
 import pages, readme
 
 
-def text(c): return ''.join(''.join(o.get('data', {}).get('text/markdown', '')) for o in c.get('outputs', []))
+def text(c): return ''.join(''.join(o.get('data', {}).get('text/markdown') or '') for o in c.get('outputs', []))
 def documented(c): return m[1] if c.cell_type=='code' and (m := re.search(r'^show_doc\(([\w.]+)', c.source, re.M)) else None
 def plain(c): return re.sub(r'^#\|.*\n?', '', c.source, flags=re.M).strip()
 
@@ -49,25 +49,32 @@ def parameters(code):
     rows = [(f"{'*' if o is a.vararg else '**' if o is a.kwarg else ''}{o.arg}", src(o.annotation), src(d), says(o.lineno)) for o,d in args if o]
     return [(f'`{n}`', *r) for n,*r in rows] + ([('*returns*', src(f.returns), '', says(len(lines)))] if f.returns else [])
 
+def titled(md):
+    "The Markdown of `show_doc` with its name first, the link to the source after it"
+    md = re.sub(r'^---\n', '', md).strip()
+    return re.sub(r'^(\[source\]\([^)]*\))\{.*?\}\n+(#+ .*)$', r'\2\n\n{.source}\n\1', md, flags=re.M)
+
 def table(md):
     "The Markdown of `show_doc`, with its signature as a table of parameters"
     m = re.search(r'```python\n(def .*?)\n```\n*', md, re.S)
     try: rows = parameters(m[1]) if m else []
     except SyntaxError: return md   # a default that only its repr can show
     if not rows: return md
-    cell = lambda s: s.replace('|', '\\|')
-    lines = [f"| {' | '.join(map(cell, r))} |" for r in rows]
-    return f'{md[:m.start()]}{md[m.end():]}\n\n' + '\n'.join(['| | type | default | |', '|:--|:--|:--|:--|', *lines])
+    keep = [i for i,o in enumerate(zip(*rows)) if any(o)]
+    rows = [['', 'type', 'default', ''], [':--']*4, *rows]
+    lines = [f"| {' | '.join(r[i].replace('|', chr(92)+'|') for i in keep)} |" for r in rows]
+    return f'{md[:m.start()]}{md[m.end():]}\n\n' + '\n'.join(['{.docments}', *lines])
 
 def shown(c):
     "A cell of a processed notebook as the site shows it"
-    src,silent = plain(c),bool(re.search(r'^#\|\s*echo:\s*false', c.source, re.M))
+    src,silent = plain(c),readme.directive(c, 'echo')=='false'
     if c.cell_type=='raw':
         fm = yaml.safe_load(src.strip('-\n'))
-        return mk_cell(f"# {fm['title']}\n\n" + (f"{{.lead}}\n{fm['description']}" if 'description' in fm else ''), 'markdown')
+        return mk_cell(f"# {fm['title']}\n\n{{.lead}}\n{fm.get('description', '')}", 'markdown')
     if c.cell_type=='markdown': return mk_cell(src, 'markdown')
-    if silent and text(c): return mk_cell(table(re.sub(r'^---\n', '', text(c))), 'markdown')
-    c.source,c.metadata = src,dict(tags=['remove-input'] if silent else ['hide-input'] if c.get('folded') else [])
+    if silent and text(c): return mk_cell(table(titled(text(c))), 'markdown')
+    c.metadata = dict(tags=['remove-input'] if silent else ['hide-input'] if c.get('folded') else [], mystnb=dict(image=dict(alt=readme.directive(c, 'fig-alt'))))
+    c.source = src
     return c
 
 def links(s, known):
@@ -78,6 +85,11 @@ def links(s, known):
         return f'](/{name}.ipynb{anchor})'
     own = re.escape(get_config().doc_url)
     return re.sub(rf'\]\((?:{own}|(?:\.\./)*)([\w./-]+)\.(?:html|ipynb)(#[\w.-]+)?\)', page, s)
+
+def from_notebook(nb):
+    "Where a page comes from"
+    path = Path(nb.path_).relative_to(root/'_proc')
+    return f'\n\n{{.source}}\n[notebook]({get_config().git_url}/blob/{get_config().branch}/nbs/{path.as_posix()})'
 
 def anchors(name, cells):
     "Places in a page that nbdev links to"
@@ -91,6 +103,7 @@ def stage(proc):
     known = set().union(*(anchors(k, nb.cells) for k,nb in nbs.items()))
     nbs['index'].cells.append(mk_cell(pages.contents(nbs), 'markdown'))
     for name,nb in nbs.items():
+        nb.cells[0].source += from_notebook(nb)
         for c in nb.cells:
             if c.cell_type=='markdown': c.source = links(c.source, known)
         (staged/name).parent.mkdir(parents=True, exist_ok=True)

@@ -14,9 +14,12 @@ extensions = ['myst_nb', 'sphinx_copybutton']
 html_theme = 'furo'
 html_static_path = ['theme']
 html_css_files = ['bot.css']
-html_logo,html_favicon = 'theme/bot.svg','theme/bot.svg'
+html_logo = html_favicon = 'theme/bot.svg'
 html_copy_source = html_show_sourcelink = html_show_copyright = html_show_sphinx = False
-html_theme_options = dict(source_repository=cfg.git_url, source_branch=cfg.branch, source_directory='nbs/')
+html_use_index = False
+green = {'color-brand-primary':'#0f766e', 'color-brand-content':'#0f766e', 'color-brand-visited':'#0f766e'}
+html_theme_options = dict(top_of_page_buttons=[], light_css_variables=green, dark_css_variables={k:'#2dd4bf' for k in green},
+    footer_icons=[dict(name='GitHub', url=cfg.git_url, html='GitHub', **{'class':''})])
 pygments_style,pygments_dark_style = 'friendly','native'
 
 nb_execution_mode = 'off'

@@ -1,6 +1,5 @@
 "Pages of the site that no notebook holds: the contents, the API by name, and the measured figures"
 import ast, csv, importlib, re, warnings
-from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from nbdev.config import get_config
@@ -67,14 +66,13 @@ def measured(path):
     same,rows = drop_same(rows)
     url = f'{get_config().git_url}/blob/{get_config().branch}/bench'
     title,command = re.split(r'(?<=[.?])\s|$', doc)[0],re.search(r'python bench/[^\n`#]+', doc)[0].strip()
-    parts = [f'## {title}', f'```sh\n{command}\n```', f'[The script]({url}/{script.name}) and [its results]({url}/results/{path.name}).']
+    parts = [f'## {title.strip(".")}', f'```sh\n{command}\n```', f'[The script]({url}/{script.name}) and [its results]({url}/results/{path.name}).']
     if same: parts.append('In every row: ' + ', '.join(f'{k} **{v}**' for k,v in same.items()) + '.')
     first = next(iter(rows[0]))
     if first not in ('group', 'question'): return '\n\n'.join(parts + [md_table(rows)])
-    for k,g in groupby(rows, lambda o: o[first]):
-        alike,g = drop_same([{a:b for a,b in o.items() if a!=first} for o in g])
-        g = [{k:v for k,v in o.items()} for o in g]
-        parts += [f'### {k[0].upper()}{k[1:]}', ', '.join(f'{a} **{b}**' for a,b in alike.items() if b), md_table(g)]
+    for k in dict.fromkeys(o[first] for o in rows):
+        alike,part = drop_same([{a:b for a,b in o.items() if a!=first} for o in rows if o[first]==k])
+        parts += [f'### {k[0].upper()}{k[1:]}', ', '.join(f'{a} **{b}**' for a,b in alike.items() if b), md_table(part)]
     return '\n\n'.join(o for o in parts if o)
 
 def figures(root):
