@@ -84,6 +84,7 @@ def links(s, known):
         anchor = m[2] if m[2] and (str(name), m[2][1:]) in known else ''
         return f'](/{name}.ipynb{anchor})'
     own = re.escape(get_config().doc_url)
+    s = re.sub(rf'\[\[(`[^`]*`)\]\({own}[^)]*\)\]\(', r'[\1](', s)   # nbdev links names inside links too
     return re.sub(rf'\]\((?:{own}|(?:\.\./)*)([\w./-]+)\.(?:html|ipynb)(#[\w.-]+)?\)', page, s)
 
 def from_notebook(nb):

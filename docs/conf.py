@@ -26,6 +26,7 @@ nb_execution_mode = 'off'
 nb_merge_streams = True
 nb_code_prompt_show = nb_code_prompt_hide = 'Source'
 myst_enable_extensions = ['dollarmath', 'amsmath', 'attrs_inline', 'attrs_block']
+myst_dmath_double_inline = True   # '$$' within a paragraph, as Jupyter reads it
 myst_heading_anchors = 6
 
 myst_heading_slug_func = 'pages.slug'
