@@ -3,7 +3,7 @@
     pip install -e ".[docs]" && python docs/build.py
 
 Notebooks are not run: their stored outputs are shown. Only what `show_doc` needs (imports and exported cells) is executed, by nbdev."""
-import ast, os, re, shutil, sys, yaml
+import ast, io, os, re, shutil, sys, tokenize, yaml
 from pathlib import Path
 
 here = Path(__file__).resolve().parent
@@ -41,13 +41,13 @@ def in_order(cells):
 def parameters(code):
     "Rows (name, type, default, text) of a signature as `show_doc` prints it"
     f = ast.parse(f'{code}\n    pass').body[0]
-    a,lines = f.args,code.splitlines()
+    a = f.args
+    said = {o.start[0]: o.string.lstrip('# ') for o in tokenize.generate_tokens(io.StringIO(code).readline) if o.type==tokenize.COMMENT}
     src = lambda o: f'`{ast.get_source_segment(code, o)}`' if o else ''
-    says = lambda i: m[1] if (m := re.search(r'[,:)]\s+# (.*)$|^\)->.*# (.*)$', lines[i-1])) and m[1] else m[2] if m else ''
     pos = a.posonlyargs+a.args
     args = [*zip(pos, [None]*(len(pos)-len(a.defaults))+a.defaults), (a.vararg,None), *zip(a.kwonlyargs, a.kw_defaults), (a.kwarg,None)]
-    rows = [(f"{'*' if o is a.vararg else '**' if o is a.kwarg else ''}{o.arg}", src(o.annotation), src(d), says(o.lineno)) for o,d in args if o]
-    return [(f'`{n}`', *r) for n,*r in rows] + ([('*returns*', src(f.returns), '', says(len(lines)))] if f.returns else [])
+    rows = [(f"{'*' if o is a.vararg else '**' if o is a.kwarg else ''}{o.arg}", src(o.annotation), src(d), said.get(o.lineno, '')) for o,d in args if o]
+    return [(f'`{n}`', *r) for n,*r in rows] + ([('*returns*', src(f.returns), '', said.get(len(code.splitlines()), ''))] if f.returns else [])
 
 def titled(md):
     "The Markdown of `show_doc` with its name first, the link to the source after it"
@@ -59,8 +59,8 @@ def table(md):
     m = re.search(r'```python\n(def .*?)\n```\n*', md, re.S)
     try: rows = parameters(m[1]) if m else []
     except SyntaxError: return md   # a default that only its repr can show
-    if not rows: return md
     keep = [i for i,o in enumerate(zip(*rows)) if any(o)]
+    if len(keep)<2: return md
     rows = [['', 'type', 'default', ''], [':--']*4, *rows]
     lines = [f"| {' | '.join(r[i].replace('|', chr(92)+'|') for i in keep)} |" for r in rows]
     return f'{md[:m.start()]}{md[m.end():]}\n\n' + '\n'.join(['{.docments}', *lines])
