@@ -3,7 +3,7 @@
     pip install -e ".[docs]" && python docs/build.py
 
 Notebooks are not run: their stored outputs are shown. Only what `show_doc` needs (imports and exported cells) is executed, by nbdev."""
-import ast, io, os, re, shutil, sys, tokenize, yaml
+import ast, io, os, posixpath, re, shutil, sys, tokenize, yaml
 from pathlib import Path
 
 here = Path(__file__).resolve().parent
@@ -77,15 +77,14 @@ def shown(c):
     c.source = src
     return c
 
-def links(s, known):
+def links(s, known, folder=''):
     "Links to notebooks and to the site's own address, as links between its pages; an anchor that is not there is left out"
+    own = get_config().doc_url
     def page(m):
-        name = nbpath2html(m[1]).with_suffix('')
-        anchor = m[2] if m[2] and (str(name), m[2][1:]) in known else ''
-        return f'](/{name}.ipynb{anchor})'
-    own = re.escape(get_config().doc_url)
-    s = re.sub(rf'\[\[(`[^`]*`)\]\({own}[^)]*\)\]\(', r'[\1](', s)   # nbdev links names inside links too
-    return re.sub(rf'\]\((?:{own}|(?:\.\./)*)([\w./-]+)\.(?:html|ipynb)(#[\w.-]+)?\)', page, s)
+        name = str(nbpath2html(m[2] if m[1] else posixpath.normpath(posixpath.join(folder, m[2]))).with_suffix(''))
+        return f"](/{name}.ipynb{m[3] if m[3] and (name, m[3][1:]) in known else ''})"
+    s = re.sub(rf'\[\[(`[^`]*`)\]\({re.escape(own)}[^)]*\)\]\(', r'[\1](', s)   # nbdev links names inside links too
+    return re.sub(rf'\]\(({re.escape(own)})?(?!\w+:)([\w./-]+)\.(?:html|ipynb)(#[\w.-]+)?\)', page, s)
 
 def from_notebook(nb):
     "Where a page comes from"
@@ -106,7 +105,7 @@ def stage(proc):
     for name,nb in nbs.items():
         nb.cells[0].source += from_notebook(nb)
         for c in nb.cells:
-            if c.cell_type=='markdown': c.source = links(c.source, known)
+            if c.cell_type=='markdown': c.source = links(c.source, known, posixpath.dirname(name))
         (staged/name).parent.mkdir(parents=True, exist_ok=True)
         write_nb(nb, staged/f'{name}.ipynb')
     for name,md in pages.made(root).items(): (staged/f'{name}.md').write_text(links(md, known))
@@ -115,8 +114,9 @@ def stage(proc):
 def plain_pages(nbs):
     "Each page as Markdown too, at the address that docstrings and `llms.txt` name"
     for name,nb in nbs.items():
-        md = '\n\n'.join(readme.cell(c).strip() for c in nb.cells)
-        (out/f'{name}.html.md').write_text(md.split('```{toctree}')[0])
+        md = '\n\n'.join(readme.cell(c).strip() for c in nb.cells).split('```{toctree}')[0]
+        md = re.sub(r'^(\{\.\w+\}\n|<!-- WARNING.*-->\n+)', '', md, flags=re.M)
+        (out/f'{name}.html.md').write_text(re.sub(r'\]\(/([\w/]+)\.ipynb', rf']({get_config().doc_url}\1.html', md))
     shutil.copy(root/'nbs/llms.txt', out)
 
 def main():
