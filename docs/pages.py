@@ -42,7 +42,7 @@ def rows(m, syms, page):
     "A line a name: of `__all__`, and of the methods that are added to fastai's classes"
     short = [k.removeprefix(f'{m.__name__}.') for k in syms]
     added = [k for k in short if '.' in k and k.split('.')[0] not in short]
-    for name in [*m.__all__, *added]:
+    for name in sorted([*m.__all__, *added], key=lambda o: not callable(attrgetter(o)(m))):   # what can be called first
         where = f'{get_config().doc_url}{page}.html' + (f'#{name.lower()}' if name in short else '')
         yield f"| [`{name}`]({where}) | {says(attrgetter(name)(m))} |"
 
