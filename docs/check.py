@@ -3,11 +3,13 @@
     python docs/check.py
 
 Links to other sites are only checked for their form."""
-import importlib, re, sys
+import importlib, inspect, re, sys, warnings
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlparse
 from nbdev.config import get_config
+
+warnings.filterwarnings('ignore', category=FutureWarning)   # fastai's own use of torch, at import
 
 class Page(HTMLParser):
     "Addresses that a page leads to, and the places in it"
@@ -48,17 +50,25 @@ def bad_own(site):
     texts |= {p.name: p.read_text() for p in Path('bot').glob('*.py')}
     return [f'{k}: {u}' for k,t in texts.items() for u in set(re.findall(rf'{re.escape(base)}([\w./-]+\w)', t)) if not (site/u).exists()]
 
+def takes(o):
+    "Does a function or class take arguments?"
+    try: return callable(o) and bool(inspect.signature(o).parameters)
+    except ValueError: return False
+
 def undocumented(site):
-    "Exported names without a heading, or, where nothing documents them but their value, without their name in the code of their page"
-    res = []
+    "Exported names that are not on the API page, or whose own page lacks their heading, their parameters, or them"
+    api,res = (site/'api.html').read_text(),[]
     for mod,syms in importlib.import_module('bot._modidx').d['syms'].items():
-        page = site/f"{mod.split('.')[-1]}.html"
-        ids,text = Page(page).ids,re.sub(r'<[^>]+>', '', page.read_text())
-        api = (site/'api.html').read_text()
-        for o in importlib.import_module(mod).__all__:
+        path,m = site/f"{mod.split('.')[-1]}.html",importlib.import_module(mod)
+        html = path.read_text()
+        text = re.sub(r'<[^>]+>', '', html)
+        for o in m.__all__:
             if f'>{o}<' not in api: res.append(f'{mod}.{o}: not on the API page')
-            if f'{mod}.{o}' in syms and o.lower() not in ids: res.append(f'{mod}.{o}: no heading on {page.name}')
-            if not re.search(rf'\b{o}\b', text): res.append(f'{mod}.{o}: not on {page.name}')
+            if not re.search(rf'\b{o}\b', text): res.append(f'{mod}.{o}: not on {path.name}')
+            if f'{mod}.{o}' not in syms: continue   # a value, shown as code
+            at = html.find(f'<h3>{o}<')
+            if at<0: res.append(f'{mod}.{o}: no heading on {path.name}')
+            elif takes(getattr(m, o)) and not re.search('docments|highlight-python', html[at:html.find('<section', at)]): res.append(f'{mod}.{o}: parameters not on {path.name}')
     return res
 
 def unsearchable(site, words=('mixup', 'distill', 'smooth', 'warmup')):
