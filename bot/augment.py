@@ -103,7 +103,7 @@ class BagCrop(DisplayedTransform):
 
 # %% ../nbs/02_augment.ipynb #faa02531
 def hsv_channels(
-    r:torch.Tensor, # n x pixels, like the other two
+    r:torch.Tensor, # n x pixels, whole numbers or floats, like the other two
     g:torch.Tensor, b:torch.Tensor,
     hue:torch.Tensor, # n x 1, factors
     sat:torch.Tensor # n x 1, factors
@@ -111,13 +111,13 @@ def hsv_channels(
     "Hue and saturation scaled in HSV (§2.1)"
     v,m = torch.maximum(torch.maximum(r, g), b),torch.minimum(torch.minimum(r, g), b)
     c = v-m
-    far = (g+b).sub_(r).sub_(m).div_(c.clamp_min(1e-6)).neg_().add_(2)   # from cyan, in sixths
-    h = torch.copysign(far, g-b).neg_().add_(3).mul_(hue)
-    h = h-6*(h/6).floor_()
+    far = torch.rsub((g+b).sub_(r).sub_(m).float().div_(c.float().clamp_min(1e-6)), 2)   # from cyan, in sixths
+    h = torch.rsub(far.copysign_((g-b).float()), 3).mul_(hue/6).frac_().mul_(6)
+    v = v.float()
     w = torch.minimum(c*sat, v)
     v = v+w
-    dists = (h-3).abs_().neg_().add_(3),(h-2).abs_(),(h-4).abs_()   # from red, which is at both ends, from green, from blue
-    return tuple(v-d.clamp_(1, 2).mul_(w) for d in dists)
+    dists = torch.rsub((h-3).abs_(), 3),(h-2).abs_(),(h-4).abs_()   # from red, which is at both ends, from green, from blue
+    return tuple(torch.addcmul(v, d.clamp_(1, 2), w, value=-1) for d in dists)
 
 def scale_hsv(
     x:torch.Tensor, # n x 3 x pixels, from 0 to 255
@@ -205,7 +205,9 @@ def paper_colour(
 ):
     "Jitter, noise and normalisation as the paper has them (§2.1)"
     scale,shift = factors[:,2:]/std,(noise-mean)/std
-    for i,o in enumerate(hsv_channels(*x.float().unbind(1), factors[:,:1], factors[:,1:2])): out[:,i].copy_(o.mul_(scale[:,i:i+1]).add_(shift[:,i:i+1]))
+    exact = torch.float if torch.compiler.is_compiling() else torch.short   # half the memory; a compiler needs none, and vectorises floats only
+    rgb = [o if o.is_floating_point() else o.to(exact) for o in x.unbind(1)]
+    for i,o in enumerate(hsv_channels(*rgb, factors[:,:1], factors[:,1:2])): out[:,i].copy_(o.mul_(scale[:,i:i+1]).add_(shift[:,i:i+1]))
 
 # %% ../nbs/02_augment.ipynb #7d701a79
 def places(
@@ -229,7 +231,7 @@ def gluoncv_colour(
     std:torch.Tensor # 3
 ):
     "Jitter, noise and normalisation as the authors' code has them"
-    rgb = x.float().unbind(1)
+    rgb = [o.float() for o in x.unbind(1)]
     for k,(a,share) in enumerate(zip(*(o.split(1, 1) for o in places(factors, order)))):
         g = rgb[0]*luma[0]+rgb[1]*luma[1]+rgb[2]*luma[2]
         base = (g.mean(-1, keepdim=True) if k==2 else g)*share
@@ -249,7 +251,7 @@ def gluoncv_image(
     std:torch.Tensor # 3
 ):
     "`gluoncv_colour` of one image"
-    x = x.float()
+    x = x.to(torch.float, memory_format=torch.contiguous_format)
     for k in order[0].tolist(): x = colour_steps[k](x, factors[0,k].item())
     out.copy_(as_bytes(x+noise[...,None]).sub_(mean[:,None]).div_(std[:,None]))
 
@@ -274,7 +276,8 @@ def colour(
 )->torch.Tensor: # Normalised
     "All colour steps of a batch in one pass"
     out = torch.empty(x.shape, dtype=dtype, device=x.device)
-    x,o,args = x.contiguous().flatten(2),out.flatten(2),(draw.factors,draw.order,draw.noise)
+    x = x.contiguous() if compile else x   # compiled code reads planes faster
+    x,o,args = x.flatten(2),out.flatten(2),(draw.factors,draw.order,draw.noise)
     f = paper_colour if reading=='paper' else gluoncv_colour
     if compile: compiled(f)(x, o, *args, mean, std)
     elif x.device.type!='cpu': f(x, o, *args, mean, std)
