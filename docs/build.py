@@ -104,6 +104,7 @@ def stage(proc):
     nbs['index'].cells.append(mk_cell(pages.contents(nbs), 'markdown'))
     for name,nb in nbs.items():
         nb.cells[0].source += from_notebook(nb)
+        nb.metadata['language_info'] = dict(name='python', pygments_lexer='ipython3')   # it knows `%%bash` too
         for c in nb.cells:
             if c.cell_type=='markdown': c.source = links(c.source, known, posixpath.dirname(name))
         (staged/name).parent.mkdir(parents=True, exist_ok=True)
@@ -125,10 +126,10 @@ def main():
     from sphinx.cmd.build import build_main
     os.chdir(root)
     _build_modidx()
+    shutil.rmtree(out, ignore_errors=True)   # what fails leaves no older site behind
     nbs = stage(proc_nbs())
     html = staged.parent/'html'
     if rc := build_main(['-W', '--keep-going', '-q', '-c', str(here), '-d', str(staged.parent/'doctrees'), str(staged), str(html)]): sys.exit(rc)
-    shutil.rmtree(out, ignore_errors=True)
     html.rename(out)
     plain_pages(nbs)
     print(f'{len(list(out.rglob("*.html")))} pages in {out.name}/: open {out.name}/index.html')

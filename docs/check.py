@@ -78,5 +78,6 @@ def unsearchable(site, words=('mixup', 'distill', 'smooth', 'warmup')):
 if __name__=='__main__':
     site = Path(sys.argv[1] if sys.argv[1:] else '_docs')
     sys.path.insert(0, '.')
+    if not (site/'llms.txt').exists(): sys.exit(f'no site in {site}: run python docs/build.py')
     faults = bad_links(site) + bad_own(site) + undocumented(site) + unsearchable(site)
     sys.exit('\n'.join(faults) or print(f'{site}: links, names and search are sound'))
