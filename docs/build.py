@@ -28,6 +28,10 @@ def defined(c):
     names = [showdoc_nm(o) for o in ast.parse(plain(c)).body if isinstance(o, (ast.FunctionDef,ast.ClassDef))]
     return [n for o in names for n in ([o] if isinstance(o, str) else o)]
 
+def only_defines(c):
+    "Does a cell hold nothing but functions and classes? A value that it makes is to be seen"
+    return all(isinstance(o, (ast.FunctionDef,ast.ClassDef)) for o in ast.parse(plain(c)).body)
+
 def in_order(cells):
     "Cells with what documents an exported cell before it, in the order of its source; nbdev's is the reverse"
     docs = {documented(c): c for c in cells if documented(c)}
@@ -35,7 +39,7 @@ def in_order(cells):
     for c in cells:
         if documented(c) in claimed: continue
         mine = [docs[n] for n in defined(c) if n in docs]
-        c['folded'] = bool(mine)
+        c['folded'] = bool(mine) and only_defines(c)
         yield from [*mine, c]
 
 def parameters(code):
@@ -65,6 +69,14 @@ def table(md):
     lines = [f"| {' | '.join(r[i].replace('|', chr(92)+'|') for i in keep)} |" for r in rows]
     return f'{md[:m.start()]}{md[m.end():]}\n\n' + '\n'.join(['{.docments}', *lines])
 
+def joined(outputs):
+    "Outputs with the pieces of a stream that were written one after the other in one"
+    res = []
+    for o in outputs:
+        if res and 'name' in o and o['name']==res[-1].get('name'): res[-1]['text'] = ''.join(res[-1]['text']) + ''.join(o['text'])
+        else: res.append(o)
+    return res
+
 def shown(c):
     "A cell of a processed notebook as the site shows it"
     src,silent = plain(c),readme.directive(c, 'echo')=='false'
@@ -74,7 +86,7 @@ def shown(c):
     if c.cell_type=='markdown': return mk_cell(src, 'markdown')
     if silent and text(c): return mk_cell(table(titled(text(c))), 'markdown')
     c.metadata = dict(tags=['remove-input'] if silent else ['hide-input'] if c.get('folded') else [], mystnb=dict(image=dict(alt=readme.directive(c, 'fig-alt'))))
-    c.source = src
+    c.source,c.outputs = src,joined(c.get('outputs', []))
     return c
 
 def links(s, known, folder=''):

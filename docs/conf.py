@@ -23,7 +23,6 @@ html_theme_options = dict(top_of_page_buttons=[], light_css_variables=green, dar
 pygments_style,pygments_dark_style = 'friendly','native'
 
 nb_execution_mode = 'off'
-nb_merge_streams = True
 nb_code_prompt_show = nb_code_prompt_hide = 'Source'
 myst_enable_extensions = ['dollarmath', 'amsmath', 'attrs_inline', 'attrs_block']
 myst_dmath_double_inline = True   # '$$' within a paragraph, as Jupyter reads it
