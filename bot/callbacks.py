@@ -409,8 +409,9 @@ def draw_curves(
 )->Figure: # Not one of pyplot's: nothing else can draw into it, and nothing has to close it
     "Losses over batches"
     fig = Figure(figsize=(6,2.8), layout='constrained')
-    ax = fig.add_subplot(xlabel='batch', ylabel='loss', xlim=(0,n))
+    ax = fig.add_subplot(xlabel='batch', ylabel='loss')
     for k,(x,y) in curves.items(): ax.plot(x, y, label=k, marker='o' if k=='valid' else None, ms=4)
+    ax.set_xlim(0, n)
     ax.legend()
     return fig
 
