@@ -10,3 +10,6 @@ from .schedule import *
 from .callbacks import *
 from .learner import *
 from .checkpoint import *
+
+from fastai.learner import Learner as _Learner
+add_help([*globals().values(), *vars(_Learner).values()], __package__)   # `?` shows what each parameter is
