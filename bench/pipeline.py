@@ -100,13 +100,14 @@ def workers():
 
 def noise(x): return x+pca_noise(torch.randn(1, 3)*.1)[0][:,None,None]/255
 
-def chains():
+def chains(compile=False):
     "Bytes to normalised floats: crop, flip, colour, noise, normalisation; what a peer has none of is left out, to its advantage"
     jitter = dict(brightness=.4, saturation=.4, hue=.4)
     v1 = T.Compose([pil, T.RandomResizedCrop(size), T.RandomHorizontalFlip(), T.ColorJitter(**jitter), T.ToTensor(), noise, T.Normalize(mean, std)])
     v2 = T2.Compose([tv_decode, T2.RandomResizedCrop(size, antialias=True), T2.RandomHorizontalFlip(), T2.ColorJitter(**jitter),
         T2.ToDtype(torch.float, scale=True), noise, T2.Normalize(mean, std)])
     res = {'torchvision v1':each(v1), 'torchvision v2':each(v2), 'fastai':fastai_chain, 'bot':bot_chain('paper'), 'bot gluoncv':bot_chain('gluoncv')}
+    if compile: res |= {f'{k} compiled':bot_chain(r, True) for k,r in {'bot':'paper', 'bot gluoncv':'gluoncv'}.items()}
     if find_spec('timm'): res['timm, no hue or noise'] = each(T.Compose([timm_crop(), T.ColorJitter(.4, .4, .4), T.ToTensor(), T.Normalize(mean, std)]))
     if find_spec('albumentations'):
         import albumentations as A
@@ -225,7 +226,7 @@ def main():
     report(rows, 'worker profile', 'where the time of our worker goes', profile(ims, args.rounds), n, 'decode', 'images/s')
     whole = ims[:n//bs*bs] or ims
     batches = [whole[i:i+bs] for i in range(0, len(whole), bs)]
-    report(rows, 'full chain', 'bytes to normalised floats', race(chains(), batches, max(2, args.rounds-2)), len(whole), 'bot', 'images/s')
+    report(rows, 'full chain', 'bytes to normalised floats', race(chains(args.compile), batches, max(2, args.rounds-2)), len(whole), 'bot', 'images/s')
     x = torch.randint(0, 256, (bs,3,size,size), dtype=torch.uint8)
     tfms = batch_transforms(args.compile)
     for f in tfms.values(): f(x)

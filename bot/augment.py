@@ -110,11 +110,11 @@ def hsv_channels(
 )->tuple: # Red, green and blue, n x pixels each
     "Hue and saturation scaled in HSV (§2.1)"
     v,m = torch.maximum(torch.maximum(r, g), b),torch.minimum(torch.minimum(r, g), b)
-    c = v-m
-    far = torch.rsub((g+b).sub_(r).sub_(m).float().div_(c.float().clamp_min(1e-6)), 2)   # from cyan, in sixths
+    c = (v-m).float().clamp_min_(1e-6)   # of a grey pixel, which has no hue
+    far = torch.rsub((g+b).sub_(r).sub_(m).float().div_(c), 2)   # from cyan, in sixths
     h = torch.rsub(far.copysign_((g-b).float()), 3).mul_(hue/6).frac_().mul_(6)
     v = v.float()
-    w = torch.minimum(c*sat, v)
+    w = torch.minimum(c.mul_(sat), v)
     v = v+w
     dists = torch.rsub((h-3).abs_(), 3),(h-2).abs_(),(h-4).abs_()   # from red, which is at both ends, from green, from blue
     return tuple(torch.addcmul(v, d.clamp_(1, 2), w, value=-1) for d in dists)
@@ -263,7 +263,7 @@ def compiled(
     return torch.compile(f)
 
 # %% ../nbs/02_augment.ipynb #4282b455
-cache_pixels = 2**17   # three planes of floats for these fit a core's cache
+cache_pixels = 3*2**16   # what a step reads and writes of these stays in a core's cache
 
 def colour(
     x:torch.Tensor, # n x 3 x height x width, uint8

@@ -11,8 +11,9 @@ Docs: https://OWNER.github.io/bot/callbacks.html.md"""
 
 # %% auto #0
 __all__ = ['hook_order', 'draw_pairs', 'mix', 'BagMixup', 'norm_stats', 'Teacher', 'module_cfg', 'named_teacher', 'of_learner',
-           'as_teacher', 'check_classes', 'Distillation', 'CachedTeacher', 'fast_half', 'half_dtype', 'NextForward',
-           'HalfPrecision', 'ChannelsLastBatch', 'Diverged', 'DivergenceGuard', 'TargetCheck']
+           'as_teacher', 'check_classes', 'check_answers', 'Distillation', 'CachedTeacher', 'one_answer', 'one_image',
+           'fast_half', 'fast_channels_last', 'half_dtype', 'NextForward', 'HalfPrecision', 'ChannelsLastBatch',
+           'Diverged', 'DivergenceGuard', 'TargetCheck']
 
 # %% ../nbs/08_callbacks.ipynb #025f3ad5
 import torch, torch.nn.functional as F
@@ -32,7 +33,7 @@ from fastai.learner import Learner
 from fastai.losses import BaseLoss
 from .ladder import BotError,DataError,UsageError,ladder,nearest,readings
 from .losses import check_targets,distill_loss
-from .models import get_model
+from .models import evaluating,get_model,import_timm,our_names
 
 # %% ../nbs/08_callbacks.ipynb #a0286bbf
 hook_order = dict(TargetCheck=-5, BagMixup=0, Distillation=5, DivergenceGuard=7, ChannelsLastBatch=8, HalfPrecision=MixedPrecision.order)
@@ -142,11 +143,13 @@ def module_cfg(
 
 def named_teacher(
     name:str, # Of ours or of timm's
-    c:int # The student's classes
+    c:int=None # The student's classes, if known
 )->nn.Module: # With published weights
     "The model `name` with the weights of ImageNet, if the student has ImageNet's classes"
-    if c!=1000: raise DataError(f"The published weights of '{name}' know ImageNet's 1000 classes, the student {c}: train a teacher on the same data and give its learner or run folder")
-    return get_model(name, n_out=c, pretrained=True)
+    if not isinstance(name, str): raise UsageError(f"teacher={name!r} is no learner, module, name of a model or run folder")
+    if name.partition('.')[0] not in our_names()+import_timm().list_models(): raise UsageError(f"teacher='{name}' is no run folder and no model's name")
+    if c not in (None,1000): raise DataError(f"The published weights of '{name}' know ImageNet's 1000 classes, the student {c}: train a teacher on the same data and give its learner or run folder")
+    return get_model(name, n_out=1000, pretrained=True)
 
 # %% ../nbs/08_callbacks.ipynb #c3822d5d
 def of_learner(
@@ -171,7 +174,7 @@ def as_teacher(
     if isinstance(teacher, (str,Path)) and Path(teacher).is_dir():
         if load is None: raise UsageError(f"'{teacher}' is a folder: give `load=load_run` to read a run from it")
         return as_teacher(load(teacher), dls, size)
-    model = teacher if isinstance(teacher, nn.Module) else named_teacher(teacher, dls.c)
+    model = teacher if isinstance(teacher, nn.Module) else named_teacher(teacher, getattr(dls, 'c', None))
     cfg = module_cfg(model)
     own = (torch.tensor(cfg['mean']),torch.tensor(cfg['std'])) if cfg else None
     return Teacher(model, theirs, own, size or cfg.get('size'))
@@ -188,6 +191,14 @@ def check_classes(
     if len(student)!=len(teacher): raise DataError(f"The teacher knows {len(teacher)} classes and the student {len(student)}: they must be the same")
     i = next(i for i,o in enumerate(zip(student, teacher)) if o[0]!=o[1])
     raise DataError(f"Class {i} is '{teacher[i]}' to the teacher and '{student[i]}' to the student: they must be the same, in the same order")
+
+def check_answers(
+    r:Tensor, # Teacher's answer `(bs, k)`
+    z:Tensor # Student's `(bs, k)`
+):
+    "Refuse a teacher whose answers have another width"
+    a,b = ('x'.join(map(str, o.shape[1:])) for o in (r,z))
+    if a!=b: raise DataError(f"The teacher answers with {a} values and the student with {b}: their classes must be the same")
 
 class Distillation(Callback):
     "Add a teacher's opinion to the loss, eq. (6)"
@@ -208,7 +219,7 @@ class Distillation(Callback):
     def after_loss(self):
         half = getattr(self.learn, 'half_precision', None)
         with torch.inference_mode(), half.context() if half else nullcontext(): r = self.teacher(*self.xb)
-        if r.shape!=self.pred.shape: raise DataError(f"The teacher's answer has the shape {tuple(r.shape)}, the student's {tuple(self.pred.shape)}: their classes must be the same")
+        check_answers(r, self.pred)
         self.learn.loss_grad = distill_loss(self.loss_grad, self.pred, r, self.T, self.reading)
         self.learn.loss = self.learn.loss_grad.detach().clone()
 
@@ -236,6 +247,20 @@ class CachedTeacher(nn.Module):
         return torch.stack([self.answers[k] if k in self.answers else fresh[k] for k in keys])
 
 # %% ../nbs/08_callbacks.ipynb #9d1c32a0
+def one_answer(
+    model:nn.Module, # Any model
+    x:Tensor # A batch
+)->Tensor: # Its answer
+    "What `model` makes of `x`, which leaves no trace in it"
+    with evaluating(model): return model(x.as_subclass(Tensor).to(next(model.parameters(), x).device))
+
+def one_image(
+    dls # `DataLoaders`
+)->Tensor: # A batch of one
+    "A batch of one image as `dls` give it; a black one if its size is known"
+    made = getattr(dls, 'bag', {})
+    return torch.zeros(1, 3, *[made['size']]*2) if 'size' in made else dls.loaders[-1].one_batch()[0][:1]
+
 @patch
 def distill(self:Learner,
     teacher, # Learner, module, name of a model with published weights, or run folder
@@ -249,6 +274,9 @@ def distill(self:Learner,
     teacher = as_teacher(teacher, self.dls, size, load)
     if teacher.model is self.model: teacher = deepcopy(teacher)
     check_classes(getattr(self.dls, 'vocab', None), teacher.vocab)
+    if teacher.vocab is None and len(self.dls.train):
+        x = one_image(self.dls)
+        check_answers(one_answer(teacher, x), one_answer(self.model, x))
     if cache: teacher = CachedTeacher(teacher, len(self.dls.train_ds))
     self.remove_cbs(Distillation)
     return self.add_cb(Distillation(teacher, T, reading))
@@ -259,6 +287,12 @@ def fast_half(
 )->bool: # Is float16 faster than float32 there?
     "Whether `device` has fast half precision"
     return device!='cpu'
+
+def fast_channels_last(
+    device:str # Kind of device
+)->bool: # Are convolutions in half precision faster there when channels lie last?
+    "Whether the fp16 rung lays out images channels last"
+    return device=='cuda'
 
 def half_dtype(
     mode:str|AMPMode, # 'fp16' or 'bf16'
