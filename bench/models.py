@@ -1,7 +1,14 @@
-"Speed of `bot.models` beside timm: same network, same weights, same run. Writes `bench/results/models.csv`; run as `python bench/models.py`"
+"""Speed of `bot.models` beside timm: same network, same weights, same run
+
+    OMP_NUM_THREADS=1 python bench/models.py
+
+What can favour one of two equal models by some percent: other work on the machine, the order of the calls, and where the tensors of a model happen to lie.
+So time is the process's own on a CPU; a block times every model once, in a random order, and counts as one ratio; and the models are built anew, in a
+random order, for each of several sets of blocks. The answer is the median of the blocks' ratios. Its 95% interval is a bootstrap of sets, and of the blocks in
+them. A second timm model beside the first, treated in the same way, shows what difference the method finds where there is none. Writes `bench/results/models.csv`."""
 import csv, platform, random, time
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 
 import timm, torch
 from fastcore.script import call_parse
@@ -26,9 +33,11 @@ def seconds(f, device):
     if device=='cuda': torch.cuda.synchronize()
     return clock()-start
 
+rng = random.Random(0)
+
 def interleaved(fs, repeats, device):
     "Times of the functions in turn, `repeats` rounds, shuffled in each; a round before them is warm-up"
-    res,rng = {k:[] for k in fs},random.Random(0)
+    res = {k:[] for k in fs}
     for _ in range(repeats+1):
         for k in rng.sample(list(fs), len(fs)): res[k].append(seconds(fs[k], device))
     return {k:v[1:] for k,v in res.items()}
@@ -55,24 +64,39 @@ def compare(models, bs, size, repeats, device, fp16=False):
 
 def ratio(a, b): return median(o/p for o,p in zip(a, b))
 
-def rows_of(question, times, base, dev, note):
-    "One row a model and job; `speed` is that of `base` divided by ours, round by round, in the median"
-    for job,o in times.items():
-        for k,t in o.items():
-            yield dict(question=question, job=job, model=k, ms=round(1e3*median(t),2), ms_min=round(1e3*min(t),2), beside=base,
-                speed=round(ratio(o[base], t),4), device=dev, note=note)
+def interval(sets, n=4000):
+    "95% interval of the median of all ratios: a bootstrap of sets of ratios, then of the ratios in each"
+    def again(): return median(o for s in rng.choices(sets, k=len(sets)) for o in rng.choices(s, k=len(s)))
+    cuts = quantiles((again() for _ in range(n)), n=40)
+    return cuts[0],cuts[-1]
 
-def against_timm(name, bs, size, repeats, device, fp16):
-    "Two models of each side, as where its tensors lie can favour one by some percent; a side's time is the mean of its two"
-    def theirs(): return timm.create_model(timm_name(name))
-    models = {'timm 1':theirs(), 'ours 1':make_xresnet(name), 'ours 2':make_xresnet(name), 'timm 2':theirs()}
-    weights = models['timm 1'].state_dict()
+def row_of(question, job, model, t, base, speed, dev, note, low='', high=''):
+    "`speed` is that of `model` over that of `base`, in the median of the rounds"
+    return dict(question=question, job=job, model=model, ms=round(1e3*median(t),2), ms_min=round(1e3*min(t),2), beside=base,
+        speed=round(speed,4) if base else '', low=low, high=high, device=dev, note=note)
+
+def rows_of(question, times, base, dev, note):
+    "One row a model and job"
+    for job,o in times.items():
+        for k,t in o.items(): yield row_of(question, job, k, t, base, ratio(o[base], t), dev, note)
+
+def a_set(name, bs, size, blocks, device, fp16):
+    "Times of models of one set: job -> model -> seconds"
+    makers = {'timm':lambda: timm.create_model(timm_name(name)), name:lambda: make_xresnet(name), 'timm again':lambda: timm.create_model(timm_name(name))}
+    models = {k:makers[k]() for k in rng.sample(list(makers), len(makers))}
+    weights = models['timm'].state_dict()
     for o in models.values(): load_weights(o, weights)
-    note = f'batch {bs}, {size} px, '+('fp16 channels_last' if fp16 else 'float32')
-    for job,o in compare(models, bs, size, repeats, device, fp16).items():
-        sides = {k:[(p+q)/2 for p,q in zip(o[f'{k} 1'], o[f'{k} 2'])] for k in ('timm','ours')}
-        yield from rows_of('as fast as timm', {job:dict(timm=sides['timm'], **{name:sides['ours']})}, 'timm', device_name(device), note)
-        yield from [*rows_of('noise', {job:{k:o[k] for k in ('timm 1','timm 2')}}, 'timm 1', device_name(device), note)][1:]
+    return compare(models, bs, size, blocks, device, fp16)
+
+def against_timm(name, bs, size, sets, blocks, device, fp16):
+    "Ours, and a second one of timm's, beside timm's"
+    times = [a_set(name, bs, size, blocks, device, fp16) for _ in range(sets)]
+    note = f'batch {bs}, {size} px, '+('fp16 channels_last' if fp16 else 'float32')+f', {sets} sets of {blocks} blocks'
+    for job in times[0]:
+        for k,question in {name:'as fast as timm', 'timm again':'the same twice'}.items():
+            ratios = [[a/b for a,b in zip(o[job]['timm'], o[job][k])] for o in times]
+            low,high = (round(o,4) for o in interval(ratios))
+            yield row_of(question, job, k, [t for o in times for t in o[job][k]], 'timm', median(r for o in ratios for r in o), device_name(device), note, low, high)
 
 def d_over_a(bs, size, repeats, device, fp16):
     "The paper: ResNet-50-D is 3% slower in training throughput"
@@ -84,24 +108,28 @@ def conversion(repeats):
     "A state dict of timm's, renamed, checked and loaded"
     ref,m = timm.create_model('resnet152d').state_dict(),xresnet152d()
     t = interleaved(dict(load=lambda: load_weights(m, ref)), repeats, 'cpu')['load']
-    yield dict(question='conversion under 2 s', job='rename, check and load', model='xresnet152d', ms=round(1e3*median(t),1), ms_min=round(1e3*min(t),1),
-        beside='', speed='', device=device_name('cpu'), note='state dict in memory')
+    yield row_of('conversion under 2 s', 'rename, check and load', 'xresnet152d', t, '', '', device_name('cpu'), 'state dict in memory')
 
 @call_parse
 def main(
     bs:int=None, # Images in a batch; 8 on a CPU, 256 on a GPU
     size:int=224, # Side of an image
-    repeats:int=9, # Rounds; each times all models once
+    sets:int=4, # Sets of models beside timm's
+    blocks:int=4, # Blocks of a set; each times all models once
+    rounds:int=3, # Of the four variants
     out:Path=here # CSV to write
 ):
     "Time the models against timm and each other"
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     fp16 = device=='cuda'
     bs = bs or (256 if fp16 else 8)
-    rows = [*against_timm('xresnet50d', bs, size, repeats, device, fp16), *d_over_a(bs, size, repeats, device, fp16), *conversion(5)]
+    rows = []
+    for o in against_timm('xresnet50d', bs, size, sets, blocks, device, fp16), d_over_a(bs, size, rounds, device, fp16), conversion(5): rows += o
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open('w', newline='') as f:
         w = csv.DictWriter(f, list(rows[0]))
         w.writeheader()
         w.writerows(rows)
-    for o in rows: print(*o.values(), sep='  ')
+    for o in rows:
+        print(f"{o['question']}: {o['job']} of {o['model']} takes {o['ms']} ms" + (f", {o['speed']} of the speed of {o['beside']}" if o['beside'] else '')
+            + (f" (95% interval {o['low']} to {o['high']})" if o['low'] else ''))

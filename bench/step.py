@@ -1,11 +1,13 @@
 """What a step costs with all tricks but the teacher, beside a loop written by hand with none.
 
-Both train the same model on the same batches, which lie ready; blocks of steps take turns, and the answer is the median of the blocks' ratios.
+Both train the same model on the same batches, which lie ready. A block is some steps of each, and the one that begins changes from block to block; the answer is
+the median of the blocks' ratios, with a 95% interval (a bootstrap of blocks). On a CPU it is of the process's own time, in which other work on the machine counts
+little; the wall clock's ratio stands beside it. Adds a row to `bench/results/step.csv`, or replaces the one with the same setting.
 
     python bench/step.py                                             # xresnet18d, 32 px, batch 64, CPU
     python bench/step.py --arch xresnet50d --size 224 --device cuda --half
 """
-import csv, platform, statistics, time, torch, torch.nn.functional as F
+import csv, platform, random, statistics, time, torch, torch.nn.functional as F
 from contextlib import nullcontext
 from pathlib import Path
 from fastcore.script import call_parse
@@ -27,13 +29,14 @@ class Stopwatch(Callback):
     order = 100
     def before_fit(self): self.times = []
     def before_train(self): self.t = now(self.dls.device)
-    def after_train(self): self.times.append(now(self.dls.device)-self.t)
+    def after_train(self): self.times.append(since(self.t, self.dls.device))
 
 def now(device):
-    "Seconds: of this process on a CPU, so that others do not count"
-    if torch.device(device).type=='cpu': return time.process_time()
-    torch.cuda.synchronize()
-    return time.perf_counter()
+    "Seconds of the process, and of the wall clock"
+    if torch.device(device).type!='cpu': torch.cuda.synchronize()
+    return time.process_time(),time.perf_counter()
+
+def since(t, device): return tuple(b-a for a,b in zip(t, now(device)))
 
 def bare_steps(model, batches, opt, amp, scaler):
     "An epoch as anyone would write it"
@@ -46,7 +49,7 @@ def bare_steps(model, batches, opt, amp, scaler):
 def timed(f, device):
     t = now(device)
     f()
-    return now(device)-t
+    return since(t, device)
 
 def made(n, bs, size, device, half):
     "Batches of noise"
@@ -73,31 +76,49 @@ def tricked(arch, batches, device, half):
         return watch.times[-1]
     return epoch
 
+def in_turn(ours, theirs, blocks):
+    "Times of each block of either, `(process, wall)`"
+    res = []
+    for i in range(blocks):
+        a,b = (ours(),theirs()) if i%2 else (theirs(),ours())
+        res.append((a,b) if i%2 else (b,a))
+    return res
+
+def columns(times, n, clock):
+    "Milliseconds of a step of either and their ratio, by the process's time (0) or the wall clock's (1)"
+    ours,bare = ([o[i][clock]/n*1000 for o in times] for i in (0,1))
+    rng,ratios = random.Random(0),[a/b for a,b in zip(ours, bare)]
+    cuts = statistics.quantiles([statistics.median(rng.choices(ratios, k=len(ratios))) for _ in range(4000)], n=40)
+    names = [f"{('cpu','wall')[clock]}_{o}" for o in ('tricks_ms','bare_ms','ratio','ratio_low','ratio_high')]
+    return dict(zip(names, [*(f'{statistics.median(o):.2f}' for o in (ours,bare)), *(f'{o:.4f}' for o in (statistics.median(ratios),cuts[0],cuts[-1]))]))
+
+def save(row, f):
+    "Put `row` into the CSV `f`, whose other rows stay if they have the same columns"
+    key = 'arch','size','bs','device','half'
+    old = list(csv.DictReader(f.open())) if f.exists() else []
+    old = [o for o in old if list(o)==list(row) and any(o[k]!=str(row[k]) for k in key)]
+    f.parent.mkdir(exist_ok=True)
+    with f.open('w') as o:
+        w = csv.DictWriter(o, row, lineterminator='\n')
+        w.writeheader(), w.writerows([*old, row])
+
 @call_parse
 def main(
     arch:str='xresnet18d', # Model
     size:int=32, # Side of an image, in pixels
     bs:int=64, # Images in a batch
-    n:int=10, # Steps in a block
-    blocks:int=9, # Blocks of each
+    n:int=16, # Steps in a block
+    blocks:int=12, # Blocks of each
     device:str='cpu', # 'cpu' or 'cuda'
     half:bool=False, # float16, channels last
-    out:str=None # CSV to add a line to; unset, under bench/results
+    out:str=None # CSV to put a row into; unset, under bench/results
 ):
     "Ratio of a step with all tricks but the teacher to a bare one"
     batches = made(n, bs, size, device, half)
     ours,theirs = tricked(arch, batches, device, half),bare(arch, batches, device, half)
     ours(), theirs()
-    times = [(ours()/n,timed(theirs, device)/n) for _ in range(blocks)]
-    ratio = statistics.median(a/b for a,b in times)
+    times = in_turn(ours, lambda: timed(theirs, device), blocks)
     name = torch.cuda.get_device_name() if device=='cuda' else f'{platform.machine()}, {torch.get_num_threads()} threads'
-    a,b = (statistics.median(o)*1000 for o in zip(*times))
-    row = dict(arch=arch, size=size, bs=bs, n=n, blocks=blocks, device=name, half=half, torch=torch.__version__, tricks_ms=f'{a:.2f}', bare_ms=f'{b:.2f}', ratio=f'{ratio:.4f}')
-    f = Path(out or Path(__file__).parent/'results'/'step.csv')
-    f.parent.mkdir(exist_ok=True)
-    new = not f.exists()
-    with f.open('a') as o:
-        w = csv.DictWriter(o, row)
-        if new: w.writeheader()
-        w.writerow(row)
+    row = dict(arch=arch, size=size, bs=bs, n=n, blocks=blocks, device=name, half=half, torch=torch.__version__) | columns(times, n, 0) | columns(times, n, 1)
+    save(row, Path(out or Path(__file__).parent/'results'/'step.csv'))
     print('\n'.join(f'{k}: {v}' for k,v in row.items()))

@@ -17,7 +17,7 @@ from .ladder import readings, nearest
 
 # %% ../nbs/03_init.ipynb #2856c5a3
 weight_layers = (nn.modules.conv._ConvNd, nn.Linear)
-norm_layers = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+norm_layers = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 def init_layers(
     model:nn.Module, # Any model; changed in place

@@ -14,7 +14,8 @@ from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_images
 from bot.augment import (BagCrop, BagImageBlock, BagNormalize, ColourDraw, bag_block, bag_dls, colour, gluoncv_colour, gluoncv_image,
     paper_mean, paper_std, random_box)
-from bot.data import EncodedImage, KeyedDL, digits, find_source, stored_box, turns, upright
+from bot import data as data_module
+from bot.data import EncodedImage, KeyedDL, decode_plain, digits, find_source, shrink_by, stored_box, turns, upright
 from bot.ladder import UsageError
 
 photos = load_sample_images().images
@@ -89,20 +90,40 @@ def test_crops_are_exact(i, reading):
         ours = EncodedImage.create(data).decode((y,x,h,w), (224,224), reading=='paper', exact=True)
         assert (ours.float()-ref).abs().max()<=.501
 
-def test_shrunk_decoding_is_close():
-    worst,diffs = 99,[]
-    for im in photos:
-        data = encode(Image.fromarray(im), quality=95)
+@pytest.fixture(params=['simplejpeg','without'])
+def decoder(request, monkeypatch):
+    if request.param=='without': monkeypatch.setattr(data_module, 'simplejpeg', None)
+
+def test_shrunk_decoding_is_close(decoder):
+    seen = set()
+    for data in (encode(Image.fromarray(o), quality=95) for o in photos):
         full = oracle(data)
-        for size in (32, 64, 96):
-            for k in range(10):
-                random.seed(k)
-                box = y,x,h,w = random_box(427, 640)
-                ref,ours = resized(full[:,y:y+h,x:x+w], (size,size)),EncodedImage.create(data).decode(box, (size,size))
-                worst = min(worst, psnr(ours, ref))
-                diffs.append((ours-ref).abs().mean().item())
-                assert (EncodedImage.create(data).decode(box, (size,size), exact=True)-ref).abs().max()<=1
-    assert worst>31 and np.mean(diffs)<1.5
+        for i,size in enumerate((16, 32, 64, 96)*8):
+            random.seed(i)
+            box = y,x,h,w = random_box(427, 640)
+            ref,ours = resized(full[:,y:y+h,x:x+w], (size,size)),EncodedImage.create(data).decode(box, (size,size))
+            assert psnr(ours, ref)>=38 and (ours-ref).abs().mean()<=1.5, (size, box)
+            assert (EncodedImage.create(data).decode(box, (size,size), exact=True)-ref).abs().max()<=1
+            seen.add(shrink_by(h, w, (size,size)))
+    assert seen=={1,2,4,8}
+
+@pytest.mark.parametrize('kwargs', [dict(subsampling=0), dict(subsampling=1), dict(subsampling=2), dict(progressive=True), dict(restart_marker_blocks=3)])
+@pytest.mark.parametrize('mode', ['RGB','L'])
+def test_decoding_stops_below_the_crop(kwargs, mode):
+    data = encode(Image.fromarray(photos[0]).convert(mode), quality=90, **kwargs)
+    for k in (1,2,4,8):
+        full = decode_plain(data, k)
+        assert full.shape[1:]==(-(-427//k),-(-640//k))
+        for h in (8, 100, 101, 238, 400, 424, 425, 426, 427):
+            part,n = decode_plain(data, k, h),-(-h//k)
+            assert torch.equal(part[:,:n], full[:,:n])
+            assert part.shape[1]<=n+2
+
+def test_decoders_agree(monkeypatch):
+    data = encode(Image.fromarray(photos[0]))
+    ours = [decode_plain(data, k) for k in (1,2,4,8)]
+    monkeypatch.setattr(data_module, 'simplejpeg', None)
+    assert all(torch.equal(o, decode_plain(data, k)) for o,k in zip(ours, (1,2,4,8)))
 
 @pytest.mark.parametrize('shape', [(375,500), (500,375), (427,640), (224,224), (100,90), (256,256), (30,900)])
 @pytest.mark.parametrize('size', [224, 299])

@@ -114,15 +114,15 @@ def test_digits_are_written_once():
     stamp = (path/'train').stat().st_mtime_ns
     same_value(digits().joinpath('train').stat().st_mtime_ns, stamp)
 
+def worker_pids(dl): return [p.pid for p in dl.torch_dl._iterator._workers]
+
 @pytest.mark.parametrize('method', ['fork','spawn'])
 def test_start_methods(folder, two_epochs, method):
     dls = loaders(folder, num_workers=1, start_method=method)
     assert equal(epoch_of(dls.train), two_epochs[0])
-    start = time.perf_counter()
-    it = iter(dls.train)
-    next(it)
-    assert time.perf_counter()-start<.5
-    del it
+    pids = worker_pids(dls.train)
+    next(iter(dls.train))   # a restart of the workers is what would take seconds
+    same_value(worker_pids(dls.train), pids)
     assert equal(epoch_of(dls.train.at(1)), two_epochs[1])
 
 @pytest.mark.slow
@@ -329,7 +329,6 @@ def test_workers_go_home(folder):
     for dl in dls.loaders: epoch_of(dl)
     next(iter(dls.train))
     procs = [p for dl in dls.loaders for p in dl.torch_dl._iterator._workers]
-    start = time.perf_counter()
     del dls, dl
     gc.collect()
-    assert time.perf_counter()-start<4 and not any(p.is_alive() for p in procs)
+    same_value([p.exitcode for p in procs], [0]*4)   # of its own will: one that is waited for in vain is terminated after 5 s

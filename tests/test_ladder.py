@@ -154,27 +154,40 @@ def test_rung(dls, rung, reading, arch, but):
 
 # ---- half precision, in one step: a CPU has to be told that it is fast
 
-def computed_in(dls, rung, reading, arch):
-    "Types of the activations in one step of `rung`"
-    learn,types = make(dls, rung, reading, arch, n=1),set()
-    first = next(o for o in learn.model.modules() if isinstance(o, nn.Conv2d))
-    first.register_forward_hook(lambda m,i,o: types.add(o.dtype))
+def last(x): return x.is_contiguous(memory_format=torch.channels_last)
+
+def computed_in(dls, rung, reading, arch, **kwargs):
+    "Types of the activations in one step of `rung`, and whether its images and weights lie channels last"
+    learn,types = make(dls, rung, reading, arch, n=1, **kwargs),set()
+    first,second = [o for o in learn.model.modules() if isinstance(o, nn.Conv2d) and o.kernel_size[0]==3][:2]
+    first.register_forward_hook(lambda m,i,o: types.add((o.dtype,last(i[0]))))
     run(learn)
     assert {p.dtype for p in learn.model.parameters()}=={torch.float32} and not torch.is_autocast_enabled('cpu')
+    assert {last(second.weight)}=={o for _,o in types}
     return types
 
+half,full = (torch.float16,True),(torch.float32,False)
+
 @pytest.fixture
-def fast(monkeypatch): monkeypatch.setattr(callbacks, 'fast_half', lambda device: True)
+def fast(monkeypatch):
+    "Believe that a CPU is a GPU, as far as half precision goes"
+    for o in 'fast_half','fast_channels_last': monkeypatch.setattr(callbacks, o, lambda device: True)
 
-halves = [(o,r,a) for o in ('baseline','no_decay','fp16','resnet_d','mixup') for r in readings for a in archs]
+@pytest.mark.parametrize('rung,reading,arch,but', cells, ids=['-'.join([o,r,a,*b]) for o,r,a,b in cells])
+def test_half_precision(dls, fast, rung, reading, arch, but):
+    assert computed_in(dls, rung, reading, arch, **(dict(but=but) if but else {}))=={half if names.index(rung)>=names.index('fp16') else full}
 
-@pytest.mark.parametrize('rung,reading,arch', halves, ids=map('-'.join, halves))
-def test_half_precision(dls, fast, rung, reading, arch):
-    assert computed_in(dls, rung, reading, arch)=={torch.float16 if names.index(rung)>=names.index('fp16') else torch.float32}
+def test_without_half_precision(dls, fast): assert computed_in(dls, 'mixup', 'paper', 'ours', but=('fp16','distill'))=={full}
+
+def test_layout_is_announced(dls, fast, capsys):
+    learn = bag_learner(dls, 'fp16', widen=.125, as_paper=True)
+    assert 'images lie channels last' in capsys.readouterr().out and any('channels last' in o for o in learn.recipe.notes)
+
+def test_layout_is_for_cuda(): assert [callbacks.fast_channels_last(o) for o in ('cuda','cpu','mps')]==[True,False,False]
 
 def test_no_half_precision_on_a_cpu(dls, capsys):
     "Announced, kept in the recipe, and true"
-    assert computed_in(dls, 'fp16', 'paper', 'timm')=={torch.float32}
+    assert computed_in(dls, 'fp16', 'paper', 'timm')=={full}
     assert 'fp16: True -> False (on cpu)' in capsys.readouterr().out
     with pytest.warns(UserWarning, match='float16 is slow on cpu'): assert callbacks.half_dtype('fp16', 'cpu') is None
     assert not bag_learner(dls, 'fp16', widen=.125).recipe['fp16']
@@ -208,17 +221,21 @@ def test_a_mutation_is_noticed(dls, fast, monkeypatch, trick, rung):
     where,what,broken = mutations[trick]
     monkeypatch.setattr(where, what, broken)
     rung = trick if rung=='itself' else rung
-    if trick=='fp16': return test_half_fails(dls, rung)
-    monkeypatch.setattr(callbacks, 'fast_half', lambda device: False)
+    if trick=='fp16': return half_fails(dls, rung)
+    for o in 'fast_half','fast_channels_last': monkeypatch.setattr(callbacks, o, lambda device: False)
     try: seen,_ = observe(dls, rung, 'paper', 'ours', n=5)
     except AssertionError: return
     want = expected(rung, 'ours')
     assert {k for k in want if seen[k]!=want[k]}=={trick}
 
-def test_half_fails(dls, rung='fp16'):
+def half_fails(dls, rung):
     with pytest.MonkeyPatch.context() as m:
         m.setattr(callbacks, 'half_dtype', nothing)
-        assert computed_in(dls, rung, 'paper', 'ours')=={torch.float32}
+        assert computed_in(dls, rung, 'paper', 'ours')=={(torch.float32,True)}
+
+def test_a_mutation_of_the_layout_is_noticed(dls, fast, monkeypatch):
+    monkeypatch.setattr(callbacks.ChannelsLastBatch, 'before_batch', nothing)
+    with pytest.raises(AssertionError): computed_in(dls, 'mixup', 'paper', 'ours')
 
 # ---- what is refused, and what every rung promises
 

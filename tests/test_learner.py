@@ -4,6 +4,7 @@ from torch import nn
 import bot.all
 from bot.all import DataError, UsageError, bag_dls, bag_learner, load_run, norm_stats, recorded, save_args
 from bot.callbacks import Distillation
+from bot.ladder import drop_epochs, warmup_epochs
 from bot.models import xresnet18d
 from fastai.data.transforms import Normalize
 from fastai.torch_core import set_seed
@@ -136,3 +137,61 @@ def test_weights_that_break_after_the_last_step(dls):
     learn = bag_learner(dls, 'baseline', widen=1/16, epochs=1, cbs=Break())
     with pytest.raises(Diverged), learn.no_bar(), learn.no_logging(): learn.fit_rung()
     assert all(o.isfinite().all() for o in learn.model.parameters())
+
+def test_what_has_no_effect_is_said(dls, capsys):
+    learn = bag_learner(dls, 'cosine', widen=1/16, drops=(1,2), mixup_off=3)
+    said = capsys.readouterr().out
+    for o in 'drops=(1.0, 2.0): without effect, the schedule is a cosine','mixup_off=3: without effect, there is no mixup': assert o in said and o in learn.recipe.notes
+    bag_learner(dls, 'baseline', arch=xresnet18d(n_out=10, widen=1/16), init='msra')
+    assert 'init=msra: without effect, the model has its weights' in capsys.readouterr().out
+
+def test_smoothing_needs_two_classes(tmp_path):
+    from fastai.data.core import DataLoaders
+    from fastai.data.load import DataLoader
+    items = [(torch.randn(3,32,32), torch.tensor(0))]*4
+    dls = DataLoaders(*[DataLoader(items, bs=2) for _ in range(2)], device='cpu')
+    dls.vocab = ['a']
+    with pytest.raises(UsageError, match='eps=0.1 with 1 class'): bag_learner(dls, 'smooth', widen=1/16)
+
+def test_a_teacher_of_other_width(dls):
+    "A module names no classes, so it is asked about one image before anything is trained"
+    with pytest.raises(DataError, match='answers with 7 values and the student with 10'): bag_learner(dls, 'mixup', teacher=xresnet18d(n_out=7, widen=1/16), widen=1/16)
+    before = torch.get_rng_state()
+    teacher = xresnet18d(n_out=10, widen=1/16)
+    state = {k:v.clone() for k,v in teacher.state_dict().items()}
+    learn = bag_learner(dls, 'resnet_d', arch='xresnet18d', widen=1/16)
+    mine = {k:v.clone() for k,v in learn.model.state_dict().items()}
+    torch.set_rng_state(before)
+    learn.distill(teacher)
+    assert torch.equal(torch.get_rng_state(), before) and learn.model.training and teacher.training
+    for m,o in (teacher,state),(learn.model,mine): assert all(torch.equal(v, o[k]) for k,v in m.state_dict().items())
+
+def test_a_run_teaches_any_learner(dls, run):
+    "`distill` of a plain fastai learner takes a run folder with the function that loads it"
+    from fastai.learner import Learner
+    path,learn = run
+    student = Learner(dls, xresnet18d(n_out=10, widen=1/16), bot.all.BagLoss(), opt_func=bot.all.nag, lr=.01).distill(path, load=load_run)
+    x = dls.valid.one_batch()[0]
+    learn.model.eval()
+    with torch.no_grad(): assert torch.allclose(student.distillation.teacher.eval()(x), learn.model(torch.Tensor(x)), atol=1e-4)
+
+@pytest.mark.parametrize('norm', [nn.BatchNorm2d(8), nn.SyncBatchNorm(8), nn.GroupNorm(2,8), nn.LayerNorm([8,32,32]), nn.RMSNorm([8,32,32])], ids=lambda o: type(o).__name__)
+@pytest.mark.parametrize('rung,moves', [('zero_gamma',True), ('no_decay',False)])
+def test_norms_of_any_shape(dls, norm, rung, moves):
+    "A step without gradient moves what decays: all of it on the rung below, weights alone on the trick's"
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), norm, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    learn = bag_learner(dls, rung, arch=model)
+    learn.create_opt()
+    for p in model.parameters(): p.data.fill_(1), setattr(p, 'grad', torch.zeros_like(p))
+    learn.opt.step()
+    moved = [k for k,p in model.named_parameters() if not p.eq(1).all()]
+    assert moved==([k for k,_ in model.named_parameters()] if moves else ['0.weight','4.weight'])
+
+def test_a_loaded_run_goes_on(dls, run):
+    "Its schedule is the rung's again, whatever the length of the next fit"
+    path,learn = run
+    mine = load_run(path, 'last', device='cpu')
+    mine.dls = dls
+    assert 'bs' in mine.recipe.given and 'arch' not in mine.recipe.given
+    for n in 1,24: assert (warmup_epochs(mine.recipe, n), drop_epochs(mine.recipe, n))==(n/24, tuple(n*o/4 for o in (1,2,3)))
+    assert warmup_epochs(learn.recipe, 24)==1

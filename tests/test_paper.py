@@ -1,14 +1,16 @@
 "The paper's numbers by section (arXiv 1812.01187v2), one line each, in both readings where they differ: what ours gives, and what it says."
-import colorsys, math, random, numpy as np, pytest, torch, torch.nn.functional as F
+import colorsys, inspect, math, random, numpy as np, pytest, torch, torch.nn.functional as F
 from functools import lru_cache, partial
 from torch import nn, tensor
 from bot import models
-from bot.augment import (ColourDraw, brightness, contrast, luma, paper_mean, paper_std, pca_axes, pca_noise, pca_values, random_box, saturation,
+from bot.augment import (BagCrop, ColourDraw, brightness, colour, contrast, luma, paper_mean, paper_std, pca_axes, pca_noise, pca_values, random_box, saturation,
     scale_hsv, short_edge, valid_size)
 from bot.callbacks import draw_pairs, mix
+from bot.checkpoint import is_best, load_run
 from bot.init import msra, xavier, zero_gamma
 from bot.ladder import drop_epochs, ladder, paper_mixup_alone, paper_top1, recipe, warmup_epochs
-from bot.losses import distill_loss, logit_gap, smooth_labels, teacher_loss
+from bot.learner import native_size
+from bot.losses import distill_loss, logit_gap, smooth_labels, soft_cross_entropy, teacher_loss
 from bot.models import macs, n_params
 from bot.optimizer import decayed, nag, scale_lr
 from bot.schedule import lr_schedule
@@ -80,6 +82,37 @@ def drawn():
     torch.manual_seed(0)
     return ColourDraw(4000)
 
+def coloured(reading, flip=False):
+    "Bytes through the colour steps and back to the scale of 0 to 255, perhaps flipped before"
+    x,draw = torch.randint(256, (4,3,8,8), generator=torch.Generator().manual_seed(0)).byte(),ColourDraw(4)
+    draw.factors,draw.order,draw.noise = (getattr(drawn(), o)[:4] for o in ('factors','order','noise'))
+    y = colour(x.flip(-1) if flip else x, draw, tensor(paper_mean), tensor(paper_std), reading)
+    return (y.flip(-1) if flip else y)*tensor(paper_std).view(3,1,1) + tensor(paper_mean).view(3,1,1)
+
+def whole(x): return (x-x.round()).abs().max().item()<1e-3
+
+def flipped(n=2000):
+    "How often a crop is followed by a flip"
+    class One:
+        shape = 8,8
+        def decode(self, *args, **kwargs): return torch.arange(2.)
+    crop = BagCrop(8)
+    crop.train = True
+    random.seed(0)
+    return sum(BagCrop.encodes._f(crop, One())[0].item() for _ in range(n))/n
+
+@lru_cache
+def half_step():
+    "A step in half precision: types by what has them"
+    m = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    types,opt = {},nag(list(m.parameters()), .1)
+    m[0].register_forward_hook(lambda m,x,y: types.update(activations=y.dtype))
+    m[1].register_forward_pre_hook(lambda m,x: types.update(norm={o.dtype for o in (m.weight,m.running_mean)}))
+    with torch.autocast('cpu', torch.float16): z = m(torch.randn(2,3,8,8))
+    loss = soft_cross_entropy(z, tensor([0,1]))
+    loss.backward(), opt.step()
+    return types | dict(logits=z.dtype, loss=loss.dtype, weights={o.dtype for o in m.parameters()}, momentum={opt.state[o]['grad_avg'].dtype for o in m.parameters()})
+
 def hsv(rgb, hue, sat):
     h,s,v = colorsys.rgb_to_hsv(*(o/255 for o in rgb))
     return [255*o for o in colorsys.hsv_to_rgb(h*hue, min(1, s*sat), v)]
@@ -87,12 +120,15 @@ def hsv(rgb, hue, sat):
 pixel = tensor([200.,100.,50.]).view(1,3,1)
 two = tensor([[200.,10],[100,20],[50,30]])[None]
 def flat(x): return x.flatten().tolist()
+def named_decayed(m): return decayed(nag(list(m.parameters()), .1, decay_bias=False), m)
 def grey(r, g, b): return luma[0]*r + luma[1]*g + luma[2]*b
 
 q3 = partial(smooth_labels, tensor([0]), 3, .1)
 one,z,r = torch.eye(3),tensor([[1.,2,3]]),tensor([[2.,0,1]])
 hard,soft = F.cross_entropy(z, tensor([0])),-((r/20).softmax(1)*(z/20).log_softmax(1)).sum()
 lam,partner = tensor([.3,.6,.9]),tensor([2,0,1])
+ramp = torch.linspace(-1, 1, 256*36).view(1,256,6,6)
+def slope(f): return torch.func.grad(lambda z: f(z).sum())(z).flatten().tolist()
 
 # ---- section, what, ours, the paper's (`g` marks the authors' code, GluonCV)
 
@@ -101,8 +137,12 @@ def row(section, what, ours, paper): rows.append((section, what, ours, paper))
 
 row('A1', 'batch, epochs, size', lambda: [recipe('baseline')[k] for k in ('bs','epochs','size')], [256,120,224])
 row('A1', 'crop: area from 8%', lambda: (boxes()[:,2:].prod(1)/(375*500)).min()>.078, True)
+row('A1', 'crop: area to 100%', lambda: .9<(boxes()[:,2:].prod(1)/(375*500)).max()<=1, True)
+row('A1', 'crop: area is uniform', lambda: np.mean([o for o in boxes()[:,2:].prod(1)/(375*500) if o<.3]), pytest.approx((.08+.3)/2, abs=.01))
 row('A1', 'crop: ratio 3/4 to 4/3', lambda: ((boxes()[:,3]/boxes()[:,2]).min()>.74, (boxes()[:,3]/boxes()[:,2]).max()<1.35), (True,True))
 row('A1', 'flip, jitter, PCA noise', lambda: [recipe('baseline')[k] for k in ('flip','jitter','pca')], [.5,.4,.1])
+row('A1', 'flip: half of the images', lambda: flipped(), pytest.approx(.5, abs=.04))
+row('A1', 'size of Inception', lambda: native_size('inception_v3'), 299)
 row('A1', 'mean', lambda: paper_mean, (123.68,116.779,103.939))
 row('A1', 'deviation', lambda: paper_std, (58.393,57.12,57.375))
 row('A1', 'mean and deviation of 0 to 1', lambda: [round(o/255, 5) for o in paper_mean+paper_std], [.48502,.45796,.40760,.22899,.22400,.22500])
@@ -120,11 +160,16 @@ row('A2', 'zero gamma: every residual block', lambda: zeroed('xresnet50d')[0], 3
 row('A2', 'zero gamma: a block returns its input', lambda: torch.equal(block_out(zeroed('xresnet50d')[1], torch.ones(1,256,7,7)), torch.ones(1,256,7,7)), True)
 row('A2', 'no bias decay: weights alone', lambda: all(k.endswith('weight') and p.ndim>1 for k,p in net('xresnet50d').named_parameters()
     if k in decayed(nag(list(net('xresnet50d').parameters()), .1, decay_bias=False), net('xresnet50d'))), True)
+row('A2', 'no bias decay: that of the linear layer included', lambda: 'fc.bias' in named_decayed(net('xresnet50d')), False)
 row('A2', 'no bias decay: 53 convolutions, 1 linear', lambda: len(decayed(nag(list(net('xresnet50b').parameters()), .1, decay_bias=False), net('xresnet50b'))), 54)
+row('A2', 'efficient: step decay, 120 epochs', lambda: [recipe('fp16')[k] for k in ('sched','epochs','drops')], ['step',120,(30,60,90)])
 row('A2', 'efficient: the settings', lambda: changes('fp16'), dict(bs=1024, warmup=5, zero_gamma=True, decay_bias=False, fp16=True))
 row('A3', 'A: strides of a downsampling block', lambda: strides(net('xresnet50a').layer2[0]), [2,1,1,2])
 row('A3', 'B: strides of a downsampling block', lambda: strides(net('xresnet50b').layer2[0]), [1,2,1,2])
 row('A3', 'D: strides of a downsampling block', lambda: strides(net('xresnet50d').layer2[0]), [1,2,1,1])
+row('A3', 'other blocks have stride 1', lambda: {o for k in 'abcd' for i in range(1,5) for b in net(f'xresnet50{k}')[1+i][1:] for o in strides(b)}, {1})
+row('A3', 'first stage has stride 1', lambda: {o for k in 'abcd' for o in strides(net(f'xresnet50{k}').layer1)}, {1})
+row('A3', 'max pool: 3x3, stride 2', lambda: [getattr(net('xresnet50a').maxpool, o) for o in ('kernel_size','stride')], [3,2])
 row('A3', 'A, B: stem', lambda: [convs(net(f'xresnet50{o}').stem) for o in 'ab'], [[(3,64,7,2,False)]]*2)
 row('A3', 'C, D: stem', lambda: [convs(net(f'xresnet50{o}').stem) for o in 'cd'], [[(3,32,3,2,False),(32,32,3,1,False),(32,64,3,1,False)]]*2)
 row('A3', 'D: 2x2 average pool before a 1x1', lambda: (kinds(net('xresnet50d').layer2[0].shortcut)[0], net('xresnet50d').layer2[0].shortcut[0].kernel_size), ('AvgPool2d',2))
@@ -143,10 +188,13 @@ row('A4', 'distillation: T', lambda: recipe('distill')['T'], 20)
 row('A4', 'distillation: teacher', lambda: recipe('distill')['teacher'], 'xresnet152d')
 row('A4', 'mixup: alpha, epochs', lambda: [recipe('mixup')[k] for k in ('alpha','epochs')], [.2,200])
 row('A4', 'mixup: images', lambda: mix(one, lam, partner).tolist(), [pytest.approx(o) for o in ([.3,0,.7],[.4,.6,0],[0,.1,.9])])
+row('A4', 'mixup: only the new example', lambda: (mix(one, lam, partner).shape, len(draw_pairs(8, .2)[0])), ((3,3),8))
+row('A4', 'mixup: labels as images', lambda: mix(smooth_labels(one, 3, .1), lam, partner).flatten().tolist(), pytest.approx(smooth_labels(mix(one, lam, partner), 3, .1).flatten().tolist()))
 row('A5', 'efficient -> cosine', lambda: (recipe('resnet_d')['sched'], recipe('cosine')['sched']), ('step','cosine'))
 row('A5', 'distillation w/o mixup: 120 epochs', lambda: [recipe('distill')[k] for k in ('epochs','alpha','eps','sched')], [120,0,.1,'cosine'])
 row('A5', 'mixup w/o distillation', lambda: [recipe('mixup', but='distill')[k] for k in ('epochs','alpha','teacher')], [200,.2,None])
 row('A5', 'distillation w/ mixup', lambda: [recipe('mixup')[k] for k in ('epochs','alpha','teacher')], [200,.2,'xresnet152d'])
+row('B', 'Table 2', lambda: paper_top1['baseline'][1], 75.87)
 row('B', 'Table 4', lambda: [paper_top1[o][1] for o in ('linear','warmup','zero_gamma','no_decay','fp16')], [75.17,75.93,76.37,76.03,76.21])
 row('B', 'Table 5', lambda: [paper_top1[o][1] for o in ('fp16','resnet_b','resnet_c','resnet_d')], [76.21,76.66,76.87,77.16])
 row('B', 'Table 6', lambda: [paper_top1[o][1] for o in ('resnet_d','cosine','smooth','distill','mixup')]+[paper_mixup_alone], [77.16,77.91,78.31,78.67,79.29,79.15])
@@ -161,6 +209,10 @@ row('C-2', 'eigenvalues', lambda: pca_values, pytest.approx([255*o for o in (.21
 row('C-2', 'eigenvectors', lambda: pca_axes, ((-.5675,.7192,.4009), (-.5808,-.0045,-.8140), (-.5836,-.6948,.4203)))
 row('C-2', 'offset: one coefficient an axis', lambda: flat(pca_noise(tensor([[.1,0,0]]))), pytest.approx([5.546*o for o in (-.5675,-.5808,-.5836)], abs=1e-4))
 row('C-2', 'coefficients: deviation .1', lambda: drawn().noise.std(0).tolist(), pytest.approx((.1*(tensor(pca_axes)*tensor(pca_values)).norm(dim=1)).tolist(), rel=.05))
+row('C-2', 'coefficients: three an image', lambda: drawn().noise.shape, (4000,3))
+row('C-2 g', 'noise: cut to whole numbers, in bytes', lambda: (whole(coloured('gluoncv')), coloured('gluoncv').min()>-.01, coloured('gluoncv').max()<255.01), (True,True,True))
+row('C-3', 'colour steps in floats', lambda: whole(coloured('paper')), False)
+row('C-3', 'a flip before or after is the same', lambda: [(coloured(o)-coloured(o, True)).abs().max().item() for o in ('paper','gluoncv')], pytest.approx([0,0], abs=1e-3))
 row('C-4', 'crop: ratio is uniform', lambda: ratios(.4).mean(), pytest.approx(sum((3/4,4/3))/2, abs=.02))
 row('C-4 g', 'crop: sides swapped half of the time', lambda: ratios(.4, 'gluoncv').mean(), pytest.approx((25/24 + math.log(16/9)/(7/12))/2, abs=.02))
 row('C-4 g', 'crop: the fallback is the middle, as it is', lambda: [random_box(100, 2000, reading=o)[2:] for o in ('paper','gluoncv')], [(100,133),(100,224)])
@@ -176,6 +228,8 @@ row('C-8 g', 'the log of batch 49', lambda: f"{at(49, reading='gluoncv'):.6f}", 
 row('C-8 g', 'epoch 5 starts at .4', lambda: [at(6255, reading=o) for o in ('paper','gluoncv')], [.4,.4])
 row('C-8', 'the baseline has no warmup', lambda: recipe('baseline')['warmup'], 0)
 row('C-9', 'cosine over what warmup leaves', lambda: at(6255+1251), pytest.approx(.2*(1+math.cos(math.pi/115))))
+row('C-9', 'the last batch is near 0', lambda: 0<at(120*1251-1)<1e-6, True)
+row('C-9', 'drops are in epochs from the start, warmup or not', lambda: [lr_schedule(.4, 120, 1251, 'step', warmup=w, drops=(30,60,90))(30/120) for w in (0,5)], pytest.approx([.04,.04]))
 row('C-9', '200 epochs keep 5 of warmup', lambda: warmup_epochs(recipe('mixup'), 200), 5)
 row('C-9', 'drops of shorter and longer runs', lambda: [drop_epochs(recipe('baseline'), n) for n in (90,100,120,200)], [(22.5,45,67.5),(25,50,75),(30,60,90),(50,100,150)])
 row('C-9', 'batches of an epoch', lambda: [1281167//o for o in (1024,256)], [1251,5004])
@@ -183,20 +237,31 @@ row('C-10', 'stem of C: 56x56 before the stages', lambda: net('xresnet50c').maxp
 row('C-11', 'no pool in the first stage of D', lambda: 'AvgPool2d' in kinds(net('xresnet50d').layer1[0].shortcut), False)
 row('C-11', 'pool: ceil, without padding', lambda: [getattr(net('xresnet50d').layer2[0].shortcut[0], o) for o in ('ceil_mode','count_include_pad')], [True,False])
 row('C-12', 'shortcut keeps gamma 1', lambda: zeroed('xresnet50d')[1].layer2[0].shortcut[-1].weight.unique().tolist(), [1])
+row('C-12', 'a downsampling block starts as its shortcut', lambda: torch.equal(zeroed('xresnet50d')[1].layer2[0].eval()(ramp), zeroed('xresnet50d')[1].layer2[0].shortcut(ramp).relu()), True)
 row('C-12', 'zero gamma on basic blocks too', lambda: zeroed('xresnet18d')[0], 8)
 row('C-13', 'the baseline decays everything', lambda: len(decayed(nag(list(net('xresnet50a').parameters()), .1), net('xresnet50a')))==len(list(net('xresnet50a').parameters())), True)
 row('C-14', 'no biases before norms', lambda: any(o[4] for o in convs(net('xresnet50a'))), False)
+row('C-14', 'biases of the 1x1 that A leaves out: 18,880', lambda: sum(o[1] for k in range(1,5) for b in net('xresnet50a')[1+k] for o in convs(b.path) if o[2]==1), 18_880)
 row('C-15 g', 'smoothing: eps/K', lambda: q3('gluoncv').tolist()[0], pytest.approx([.9+.1/3,.1/3,.1/3]))
 row('C-15', 'gaps of the readings', lambda: [round(logit_gap(k, .1, o), 3) for k in (1000,10,20) for o in ('paper','gluoncv')], [9.104,9.105,4.394,4.511,5.142,5.198])
 row('C-15', 'torch: eps*K/(K-1)', lambda: F.cross_entropy(z, q3()).item(), pytest.approx(F.cross_entropy(z, tensor([0]), label_smoothing=.15).item()))
 row('C-15 g', 'torch: eps', lambda: F.cross_entropy(z, q3('gluoncv')).item(), pytest.approx(F.cross_entropy(z, tensor([0]), label_smoothing=.1).item()))
 row('C-16 g', 'distillation: half the paper\'s', lambda: distill_loss(hard, z, r, 20., 'gluoncv'), pytest.approx((.5*400*soft + .5*hard).item()))
 row('C-16', 'teacher\'s term', lambda: teacher_loss(z, r, 20.), pytest.approx(soft.item()))
+row('C-16', 'the loss is computed in float32', lambda: teacher_loss(z.half(), r.half(), 20.).dtype, torch.float32)
+row('C-16', 'cross entropy and KL have one gradient', lambda: slope(lambda z: teacher_loss(z, r, 20.)), pytest.approx(slope(lambda z: F.kl_div((z/20).log_softmax(1), (r/20).softmax(1), reduction='batchmean'))))
 row('C-17', 'mixup: a lambda for each pair', lambda: len(draw_pairs(64, .2)[0].unique())>32, True)
 row('C-17 g', 'mixup: one lambda, batch reversed', lambda: (len(draw_pairs(4, .2, 'gluoncv')[0]), draw_pairs(4, .2, 'gluoncv')[1].tolist()), (1,[3,2,1,0]))
 row('C-17', 'mixup: not folded to above 1/2', lambda: .4<(draw_pairs(2000, .2)[0]<.5).float().mean()<.6, True)
 row('C-17', 'mixup: on to the last epoch', lambda: recipe('mixup')['mixup_off'], 0)
+row('C-17 g', 'mixup: smoothed labels are mixed', lambda: mix(smooth_labels(one, 3, .1, 'gluoncv'), lam, partner).flatten().tolist(), pytest.approx(smooth_labels(mix(one, lam, partner), 3, .1, 'gluoncv').flatten().tolist()))
+row('C-18', 'activations and logits in float16', lambda: [half_step()[k] for k in ('activations','logits')], [torch.float16]*2)
+row('C-18', 'norms, weights, momentum in float32', lambda: [half_step()[k] for k in ('norm','weights','momentum')], [{torch.float32}]*3)
+row('C-18', 'loss in float32', lambda: half_step()['loss'], torch.float32)
+row('C-18', 'fp16 comes with the batch of 1024', lambda: [(recipe(o)['fp16'],recipe(o)['bs']) for o in ('no_decay','fp16','mixup')], [(False,1024),(True,1024),(True,1024)])
 row('C-19', 'BatchNorm: eps, momentum', lambda: {(o.eps,o.momentum) for o in net('xresnet50d').modules() if isinstance(o, nn.BatchNorm2d)}, {(1e-5,.1)})
+row('C-20', 'the best epoch is kept', lambda: [is_best([dict(accuracy=o) for o in x]) for x in ((.5,),(.5,.6),(.6,.5),(.6,.6))], [True,True,False,False])
+row('C-20', 'a run gives its best epoch, or its last', lambda: inspect.signature(load_run).parameters['which'].default, 'best')
 row('E', 'parameters of A to D', lambda: [n_params(net(f'xresnet50{o}')) for o in 'abcd'], [25_557_032,25_557_032,25_576_264,25_576_264])
 row('E', 'multiply-adds of A to D, in G', lambda: [gmacs(f'xresnet50{o}') for o in 'abcd'], [3.858,4.089,4.329,4.329])
 row('E', 'Table 5: in G', lambda: [abs(gmacs(f'xresnet50{o}')-g)<.06 for o,g in zip('abcd', (3.8,4.1,4.3,4.3))], [True]*4)   # A is 3.858, printed as 3.8
@@ -208,5 +273,5 @@ def test_paper(section, what, ours, paper):
     assert (tuple(got) if isinstance(got, torch.Size) else got.item() if isinstance(got, torch.Tensor) and got.ndim==0 else got)==paper
 
 def test_every_trick_of_the_ladder_has_a_row():
-    assert {o[0].split()[0] for o in rows}>={'A1','A2','A3','A4','A5','B','E',*(f'C-{i}' for i in (1,2,4,5,6,7,8,9,10,11,12,13,14,15,16,17,19))}
+    assert {o[0].split()[0] for o in rows}>={'A1','A2','A3','A4','A5','B','E',*(f'C-{i}' for i in range(1,21))}
     assert set(ladder)==set(paper_top1)

@@ -146,7 +146,7 @@ def test_clip_sees_true_gradients(monkeypatch):
     assert learn.half_precision.dtype==torch.float16
 
 def test_logger_and_trackers(tmp_path):
-    cbs = [CSVLogger(), SaveModelCallback(), EarlyStoppingCallback(patience=1, min_delta=9.)]
+    cbs = [CSVLogger(), SaveModelCallback(), EarlyStoppingCallback(patience=1, min_delta=1e9)]
     learn = fit(all_on(tmp_path), 5, cbs=cbs)
     rows = (tmp_path/'history.csv').read_text().splitlines()
     assert rows[0]=='epoch,train_loss,valid_loss,accuracy,time' and len(rows)==3
@@ -170,8 +170,8 @@ def test_fastai_mixes_with_our_loss(cb):
     for a,b in seen: assert a==pytest.approx(b, rel=1e-5)
     assert isinstance(learn.loss_func, BagLoss)
 
-def test_one_cycle_and_finder_with_every_trick():
-    learn = all_on()
+def test_one_cycle_and_finder_with_every_trick(tmp_path):
+    learn = all_on(tmp_path)
     quiet(learn, learn.fit_one_cycle, 2, .05)
     assert np.isfinite(learn.recorder.losses[-1].item())
     quiet(learn, learn.lr_find, num_it=6, show_plot=False)

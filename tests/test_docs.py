@@ -1,0 +1,211 @@
+"What the documentation prints can be typed: its commands exist, their options parse, its Python names what there is; and its links are looked at"
+import ast, builtins, configparser, contextlib, importlib, inspect, io, os, re, shlex, subprocess, sys
+from pathlib import Path
+import pytest
+from fastcore.nbio import read_nb
+
+root = Path(__file__).parents[1]
+cfg = configparser.ConfigParser(delimiters=['='], interpolation=None)
+cfg.read(root/'settings.ini')
+scripts = dict(o.replace(' ', '').split('=') for o in cfg['DEFAULT']['console_scripts'].split('\n') if o)
+extras = {k.removesuffix('_requirements') for k in cfg['DEFAULT'] if k.endswith('_requirements')}
+ours = [*scripts, 'python', 'python3', 'pip', 'pytest', 'torchrun', 'chkstyle']
+others = {'sbatch', 'squeue', 'scancel', 'docker', 'jupyter', 'ssh', 'scp', 'rsync', 'apt-get', 'quarto'}   # need not be on this machine
+words_of_bash = {'do', 'then', 'else', 'if', 'while', '{', 'time', 'exec', 'srun', '!'}   # a command follows
+to_be_written = {'bot-train --rung poly --but distill,mixup --poly 1.5'}   # the reader's own trick, which a tutorial adds
+
+# What is printed
+def prose():
+    "Markdown of the repository by place: its own files, and the notebooks' cells; code cells are run as they are by `nbdev-test`"
+    for p in root.glob('*.md'): yield p.name, p.read_text()
+    for p in sorted((root/'nbs').rglob('*.ipynb')):
+        if '.ipynb_checkpoints' in p.parts: continue
+        for c in read_nb(p).cells:
+            if c.cell_type=='markdown': yield f'{p.name}:{c.id}', c.source
+
+def fences(text, langs): return [m[2] for m in re.finditer(r'^ *```(\w+)\n(.*?)^ *```', text, re.M|re.S) if m[1] in langs]
+
+def simple_commands(script):
+    "Lists of words: the commands of a script, without redirections and the words of bash around them"
+    lex = shlex.shlex(re.sub(r'\\\n', ' ', script).replace('\n', '\n; '), posix=True, punctuation_chars=True)
+    lex.wordchars += '$@:,%<>[]{}^'
+    res = [[]]
+    for o in lex:
+        if set(o)<=set('();|&'): res.append([])
+        else: res[-1].append(o)
+    for words in res:
+        while words and (words[0] in words_of_bash or re.match(r'\w+=', words[0])): words.pop(0)
+        cut = next((i for i,o in enumerate(words) if re.fullmatch(r'\d?>+.*|<', o)), len(words))
+        if words[:cut] and words[0] not in ('for', 'done', 'fi', 'case', 'esac', '}', '$'): yield words[:cut]
+
+def command_lines(text):
+    "Commands in fences, and those of ours in a line of prose"
+    for block in fences(text, ('sh', 'bash', 'shell', 'console')):
+        for words in simple_commands(re.sub(r'^\$ ', '', block, flags=re.M)): yield shlex.join(words)
+    rest = re.sub(r'^ *```.*?^ *```', '', text, flags=re.M|re.S)
+    for o in re.findall(rf"`((?:{'|'.join(ours)}|nbdev-[a-z]+|bot-[a-z]+)(?: [^`\n]*)?)`", rest):
+        for words in simple_commands(o): yield shlex.join(words)
+
+# What is right
+def check_options(words, has, where):
+    for o in words:
+        if re.match(r'--?[A-Za-z]', o): assert has(o.split('=')[0]), f'{where} has no option {o}'
+
+def run_help(name, words):
+    "The help of one of our commands"
+    mod,f = scripts[name].split(':')
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit), pytest.MonkeyPatch.context() as m:
+        m.setattr(sys, 'argv', [name, '--help'])
+        getattr(importlib.import_module(mod), f)()
+    return out.getvalue()
+
+def check_ours(name, words):
+    if name=='bot-train' and not {'--help', '-h'} & set(words):
+        from bot.cli import parse
+        return parse(words)
+    text = run_help(name, words)
+    check_options(words, lambda o: re.search(rf'(?<![\w-]){re.escape(o)}(?![\w-])', text), name)
+
+def options_of(path):
+    "Options that a script takes: of argparse, and parameters of what `call_parse` calls"
+    tree = ast.parse(path.read_text())
+    written = {o.value for o in ast.walk(tree) if isinstance(o, ast.Constant) and isinstance(o.value, str) and re.fullmatch(r'--?[\w-]+', o.value)}
+    called = [o for o in ast.walk(tree) if isinstance(o, ast.FunctionDef) and 'call_parse' in map(ast.unparse, o.decorator_list)]
+    return written | {f'--{a.arg}' for f in called for a in f.args.args}
+
+def check_python(words):
+    if words[:1]==['-m']:
+        assert importlib.util.find_spec(words[1]), f'no module {words[1]}'
+        known = {v.split(':')[0]: k for k,v in scripts.items()}
+        return check_ours(known[words[1]], words[2:]) if words[1] in known else None
+    if words[:1]==['-c']: return compile(words[1], 'command', 'exec')
+    if not words: return
+    path = root/words[0]
+    assert path.exists(), f'no file {words[0]}'
+    check_options(words[1:], lambda o: o in options_of(path), words[0])
+
+def check_pip(words):
+    for o in words:
+        for e in re.findall(r'\[([\w,-]+)\]', o):
+            assert o.startswith(('.', 'bot', 'git+')) is False or set(e.split(',')) <= extras, f'no extra {e}: there are {sorted(extras)}'
+
+def check_pytest(words):
+    for i,o in enumerate(words):
+        if o.startswith('tests'): assert (root/o.split('::')[0]).exists(), f'no {o}'
+        if i and words[i-1]=='-m': assert set(re.findall(r'\w+', o))-{'not', 'and', 'or'} <= {'slow', 'gpu', 'browser'}, f'no marker in {o}'
+
+def check_torchrun(words):
+    at = words.index('-m') if '-m' in words else next(i for i,o in enumerate(words) if o.endswith('.py'))
+    check_python(words[at:])
+
+def check_command(line):
+    "Raise unless the command `line` exists and takes what it is given"
+    name,*rest = [re.sub(r'\$\{?\w+\}?', '1', o) for o in shlex.split(line.replace('...', ''))]
+    if name in scripts: return check_ours(name, rest)
+    if name in ('python', 'python3'): return check_python(rest)
+    if name in ('pip', 'pytest', 'torchrun'): return dict(pip=check_pip, pytest=check_pytest, torchrun=check_torchrun)[name](rest)
+    if name in others: return
+    known = subprocess.run(['bash', '-c', f'type {shlex.quote(name)}'], capture_output=True, cwd=root, env=os.environ | dict(PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}"))
+    assert known.returncode==0, f'no command {name}'
+
+def names_in(code):
+    "Names that `code` reads and does not make"
+    tree = ast.parse(code)
+    made = {a.asname or a.name for o in ast.walk(tree) if isinstance(o, (ast.Import,ast.ImportFrom)) for a in o.names}
+    made |= {o.id for o in ast.walk(tree) if isinstance(o, ast.Name) and not isinstance(o.ctx, ast.Load)}
+    made |= {o.arg for o in ast.walk(tree) if isinstance(o, ast.arg)} | {o.name for o in ast.walk(tree) if isinstance(o, (ast.FunctionDef,ast.ClassDef))}
+    return tree,{o.id for o in ast.walk(tree) if isinstance(o, ast.Name)} - made - set(vars(builtins))
+
+def check_block(code, known=()):
+    "Raise unless the imports of `code` work, its names exist, and its calls of functions by name take their keywords"
+    tree,free = names_in(code)
+    ns = {}
+    exec('\n'.join(ast.unparse(o) for o in tree.body if isinstance(o, (ast.Import,ast.ImportFrom))), ns)
+    assert not free-set(ns)-set(known), f'names that nothing brings: {free-set(ns)-set(known)}'
+    for o in ast.walk(tree):
+        if isinstance(o, ast.Call) and isinstance(o.func, ast.Name) and o.func.id in ns and not any(isinstance(a, ast.Starred) for a in o.args):
+            try: sig = inspect.signature(ns[o.func.id])
+            except ValueError: continue   # a builtin type
+            sig.bind_partial(*o.args, **{k.arg: 0 for k in o.keywords if k.arg})
+
+printed = [(where, o) for where,text in prose() for o in command_lines(text)]
+blocks = [(where, o) for where,text in prose() for o in fences(text, ('python', 'py'))]
+
+@pytest.mark.parametrize('line', dict.fromkeys(o for _,o in printed if o not in to_be_written))
+def test_command(line): check_command(line)
+
+@pytest.mark.parametrize('script, commands', [
+    ('pip install -e ".[docs]" && python a.py   # why\npytest', ["pip install -e '.[docs]'", 'python a.py', 'pytest']),
+    ('for w in 0 2; do A=1 bot-train --workers $w --out r$w \\\n  --seed 3 > log; done', ["bot-train --workers '$w' --out 'r$w' --seed 3"]),
+    ('export X=1\nsrun bot-train "$DATA" | grep acc', ['export X=1', "bot-train '$DATA'", 'grep acc'])])
+def test_a_script_is_taken_apart(script, commands): assert [shlex.join(o) for o in simple_commands(script)]==commands
+
+def test_commands_are_found():
+    assert {'bot-train', 'pytest', 'bot-train path/to/images', 'python docs/build.py', 'bot-train --rung linear'} <= {o for w,o in printed if w=='README.md'}
+
+@pytest.mark.parametrize('line', ['bot-trian', 'bot-train --epoch 3', 'bot-train --rung mixpu', 'bot-train --bs many', 'python docs/none.py', 'python docs/build.py --fast',
+    'python -m bot.none', 'pip install -e ".[nope]"', 'pytest tests/none.py', 'pytest -m quick', 'nbdev-tset', 'python bench/tricks.py FOLDER --seed 3'])
+def test_a_command_that_does_not_exist_is_seen(line):
+    with pytest.raises(Exception): check_command(line)
+
+@pytest.mark.parametrize('code', dict.fromkeys(o for w,o in blocks if 'import' in o))
+def test_python_block(code): check_block(code)
+
+@pytest.mark.parametrize('code', ['from bot.all import *\nbag_dsl("digits")', 'from bot.all import *\nbag_dls("digits", sise=3)', 'from bot.all import nothing', 'x = ('])
+def test_python_that_does_not_work_is_seen(code):
+    with pytest.raises(Exception): check_block(code)
+
+@pytest.mark.slow
+@pytest.mark.parametrize('code', [o for w,o in blocks if w=='README.md'])
+def test_readme_python_runs(code, tmp_path, monkeypatch):
+    "The README's Python, on twelve small images, a small network and one epoch"
+    from PIL import Image
+    for i in range(12):
+        p = tmp_path/'path/to/images'/('train' if i<8 else 'valid')/'ab'[i%2]/f'{i}.png'
+        p.parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (40,40), (20*i,)*3).save(p)
+    monkeypatch.chdir(tmp_path)
+    small = code.replace('size=128, bs=64', 'size=32, bs=4').replace("but='distill')", "but='distill', arch='xresnet18d', widen=.25, warmup=0)")
+    small = re.sub(r'(fit_\w+\()20', r'\g<1>1', small)
+    assert small!=code
+    exec(small, {})
+
+# What the README and the site are made of
+def test_readme_pictures(tmp_path):
+    subprocess.run([sys.executable, 'docs/readme.py', str(tmp_path/'README.md')], cwd=root, check=True)
+    pictures = re.findall(r'!\[[^\]]+\]\((docs/[^)]+)\)', (root/'README.md').read_text())
+    assert len(pictures)==1
+    for o in pictures: assert (root/o).read_bytes()==(tmp_path/o).read_bytes()
+    assert {o.name for o in (root/'docs/images').iterdir()}=={Path(o).name for o in pictures}
+
+def test_readme_links_exist():
+    for o in re.findall(r'\]\((?!https?:)([^)#]+)', (root/'README.md').read_text()): assert (root/o).exists(), o
+
+def test_readme_lists_the_tutorials():
+    "After a new tutorial: nbdev-test --save nbs/index.ipynb, python docs/readme.py"
+    text = (root/'README.md').read_text()
+    for o in (root/'nbs/tutorials').glob('*.ipynb'): assert f'nbs/tutorials/{o.name}' in text, o.name
+
+def site(folder, **pages):
+    for k,v in pages.items(): (folder/f'{k}.html').write_text(v)
+    return folder
+
+@pytest.fixture
+def check(monkeypatch):
+    monkeypatch.syspath_prepend(str(root/'docs'))
+    return importlib.import_module('check')
+
+def test_a_good_site_passes(check, tmp_path):
+    assert check.bad_links(site(tmp_path, a='<a href="b.html#x">', b='<p id="x"><a href="https://docs.fast.ai/learner.html"><img src="a.html">'))==[]
+
+@pytest.mark.parametrize('link', ['<a href="none.html">', '<a href="b.html#none">', '<a href="#none">', '<img src="none.png">', '<a href="https://no host/">', '<a href="../x.html">'])
+def test_a_broken_link_is_seen(check, tmp_path, link): assert len(check.bad_links(site(tmp_path, a=link, b='<p>')))==1
+
+def test_signatures_become_tables(monkeypatch):
+    monkeypatch.syspath_prepend(str(root/'docs'))
+    build = importlib.import_module('build')
+    code = "def f(\n    x:list[int | str], # Some\n    *args, # Others\n    y:str='a, # b', # One | two\n    **kw\n)->dict: # All"
+    assert build.parameters(code)==[('`x`','`list[int | str]`','','Some'), ('`*args`','','','Others'), ('`y`','`str`',"`'a, # b'`",'One | two'),
+        ('`**kw`','','',''), ('*returns*','`dict`','','All')]
+    assert r'`list[int \| str]`' in build.table(f'### f\n\n```python\n{code}\n```\n\n*Doc*')
