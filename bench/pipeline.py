@@ -106,7 +106,7 @@ def chains(compile=False):
     v1 = T.Compose([pil, T.RandomResizedCrop(size), T.RandomHorizontalFlip(), T.ColorJitter(**jitter), T.ToTensor(), noise, T.Normalize(mean, std)])
     v2 = T2.Compose([tv_decode, T2.RandomResizedCrop(size, antialias=True), T2.RandomHorizontalFlip(), T2.ColorJitter(**jitter),
         T2.ToDtype(torch.float, scale=True), noise, T2.Normalize(mean, std)])
-    res = {'torchvision v1':each(v1), 'torchvision v2':each(v2), 'fastai':fastai_chain, 'bot':bot_chain('paper'), 'bot gluoncv':bot_chain('gluoncv')}
+    res = {'torchvision v1':each(v1), 'torchvision v2':each(v2), 'fastai':fastai_chain(), 'bot':bot_chain('paper'), 'bot gluoncv':bot_chain('gluoncv')}
     if compile: res |= {f'{k} compiled':bot_chain(r, True) for k,r in {'bot':'paper', 'bot gluoncv':'gluoncv'}.items()}
     if find_spec('timm'): res['timm, no hue or noise'] = each(T.Compose([timm_crop(), T.ColorJitter(.4, .4, .4), T.ToTensor(), T.Normalize(mean, std)]))
     if find_spec('albumentations'):
@@ -117,9 +117,9 @@ def chains(compile=False):
 
 def each(f): return lambda batch: torch.stack([f(o) for o in batch])
 
-def fastai_chain(batch):
-    x = TensorImage(torch.stack([fastai_worker()(o) for o in batch]))
-    return fastai_colour()(x)
+def fastai_chain():
+    worker,colour = fastai_worker(),fastai_colour()
+    return lambda batch: colour(TensorImage(torch.stack([worker(o) for o in batch])))
 
 def fastai_colour():
     norm = Normalize(*(torch.tensor(o).view(1,3,1,1) for o in (mean,std)))
@@ -148,24 +148,25 @@ def batch_transforms(compile):
         for c in (False, True)[:1+compile]:
             f = BagNormalize(o, compile=c)
             res[f"bot {o}{' compiled' if c else ''}"] = lambda x, f=f: f(TensorImage(x), split_idx=0)
-    return res | {'fastai hue, saturation, brightness, normalise':lambda x: fastai_colour()(TensorImage(x))}
+    f = fastai_colour()
+    return res | {'fastai hue, saturation, brightness, normalise':lambda x: f(TensorImage(x))}
 
 def twelve_megapixels():
     from sklearn.datasets import load_sample_images
     return [jpeg(Image.fromarray(o).resize((4000,3000), Image.Resampling.BICUBIC), 90) for o in load_sample_images().images]
 
 def accuracy(ims, to):
-    "Mean absolute difference and PSNR of our crops from full decoding and a resize in floats"
+    "Worst mean difference, PSNR and difference of our crops from full decoding and a resize in floats; the last also for `exact=True`"
     rows = []
     for i,data in enumerate(ims):
         random.seed(i)
-        x = tv_decode(data)
-        y,x0,h,w = random_box(*x.shape[1:])
-        ref = torch.nn.functional.interpolate(x[None,:,y:y+h,x0:x0+w].float(), size=(to,to), mode='bilinear', antialias=True)[0]
-        diff = EncodedImage.create(data).decode((y,x0,h,w), (to,to)).as_subclass(torch.Tensor)-ref
-        rows.append((diff.abs().mean().item(), 10*np.log10(255**2/diff.square().mean().item()), diff.abs().max().item()))
-    d,p,m = map(np.array, zip(*rows))
-    return f'mean difference {d.mean():.2f} (worst image {d.max():.2f}), PSNR {p.mean():.1f} dB (worst {p.min():.1f}), largest difference {m.max():.0f}'
+        full = tv_decode(data)
+        box = random_box(*full.shape[1:])
+        ref = torch.nn.functional.interpolate(crop(full, box)[None].float(), size=(to,to), mode='bilinear', antialias=True)[0]
+        ours,exact = (EncodedImage.create(data).decode(box, (to,to), exact=o).as_subclass(torch.Tensor)-ref for o in (False,True))
+        rows.append((ours.abs().mean().item(), 10*np.log10(255**2/ours.square().mean().item()), ours.abs().max().item(), exact.abs().max().item()))
+    d,p,m,e = map(np.array, zip(*rows))
+    return {'mean difference, worst crop':d.max(), 'PSNR (dB), worst crop':p.min(), 'largest difference':m.max(), 'largest difference, exact=True':e.max()}
 
 def profile(ims, rounds):
     "Where our worker's time goes, seconds for all images by step, and what no decoder can leave out"
@@ -233,13 +234,16 @@ def main():
     report(rows, 'batch transform', f'{bs}x3x{size}x{size}', race(tfms, [x], 2*args.rounds), 1, '(x.float()-mean)/std', 'batches/s')
     big = twelve_megapixels()
     report(rows, 'large photographs', '12 megapixels to a cropped, flipped 224x224 in bytes', race(decoders() | {huffman:lambda data: decode_plain(data, 8), 'bot (worker)':bot_worker(), 'fastai (worker)':fastai_worker()}, big, 20), len(big), 'bot (worker)', 'images/s')
-    print('\naccuracy of our crops')
-    for to in (224, 64, 32): print(f'{to:4} px: {accuracy(ims, to)}')
+    print('\naccuracy of our crops, in grey levels')
+    for to in (224, 64, 32, 16, 8):
+        found = accuracy(photos(args.folder, 10**6) if args.folder else ims, to)
+        rows += [dict(group='accuracy', name=f'{k}, {to} px', value=round(float(v), 3)) for k,v in found.items()]
+        print(f'{to:4} px: ' + ', '.join(f'{k} {v:.2f}' for k,v in found.items()))
     about = dict(source=Path(args.folder).name if args.folder else 'made from two photographs', cpu=cpu(), cores=os.cpu_count(), threads=1, images=n,
         kilobytes=round(np.mean([len(o) for o in ims])/1e3, 1), torch=torch.__version__, torchvision=torchvision.__version__)
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     with open(args.out, 'w', newline='') as f:
-        w = csv.DictWriter(f, list(rows[0] | about))
+        w = csv.DictWriter(f, list(rows[0] | dict(value=None) | about))
         w.writeheader()
         w.writerows(o | about for o in rows)
 

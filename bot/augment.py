@@ -24,12 +24,15 @@ __all__ = ['luma', 'pca_values', 'pca_axes', 'paper_mean', 'paper_std', 'colour_
 import random, torch
 from functools import lru_cache
 from inspect import signature
+from multiprocessing import get_all_start_methods
 from types import MethodType
 from fastcore.basics import defaults, patch, store_attr
 from fastcore.meta import delegates
 from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
 from fastai.data.transforms import IndexSplitter, IntToFloatTensor, ItemGetter, Normalize, ToTensor
-from fastai.torch_core import TensorImage, default_device
+from fastai.torch_core import TensorImage, default_device, to_device
+from fastai.vision.augment import RandomErasing
+from fastai.vision.core import PILMask, TensorBBox, TensorPoint
 from fasttransform.transform import DisplayedTransform
 from .ladder import UsageError, nearest, readings
 from .data import EncodedImage, KeyedDL, find_source
@@ -58,7 +61,7 @@ def short_edge(
     size:int # Side of the image that the model sees, in pixels
 )->int: # Pixels
     "What validation resizes the short edge to"
-    return round(size*256/224)
+    return -(-size*8//7)   # 256 for 224; the authors' code takes the ceiling
 
 def valid_size(
     h:int, # Height of the image, in pixels
@@ -339,7 +342,7 @@ def works_on(
 )->bool: # Has it an `encodes` for some of it?
     "Would `f` do anything with `x`?"
     if isinstance(x, tuple): return any(works_on(f, o) for o in x)
-    if not hasattr(f, 'encodes'): return True
+    if not hasattr(f, 'encodes'): return not hasattr(f, 'decodes')   # a plain function
     bound = isinstance(f.encodes, MethodType)
     try: return bool((f.encodes._f if bound else f.encodes)._resolve_method_with_cache((f,x) if bound else (x,)))
     except LookupError: return False
@@ -355,6 +358,8 @@ def nm(
 def built(self:BagCrop, dl):
     "Look at the item transforms of a loader that has just been built"
     x = dl.raw_item()
+    still = [o for o in x if isinstance(o, (TensorPoint,TensorBBox,PILMask))] if isinstance(x, tuple) else []
+    if still: raise UsageError(f'{type(still[0]).__name__} would stay where it is while the image is cropped and flipped: BagImageBlock is for targets without places')
     for f in dl.after_item.fs:
         if f is not self and not isinstance(f, ToTensor) and nm(f)!='noop':
             if not works_on(f, x): raise UsageError(f"Item transform {nm(f)} does nothing with {kinds(x)}: the crop (order {self.order}) makes tensors of images; leave it out, or change its order")
@@ -376,20 +381,22 @@ def setups(self:BagNormalize, dl):
     own = [f for f in fs if isinstance(f, BagFloat)]
     conv = [f for f in fs if isinstance(f, IntToFloatTensor) and f not in own]
     if len(conv)>1 or conv and conv[0].div!=255: raise UsageError('Images would be converted to floats twice, or not to [0,1]: leave IntToFloatTensor out, BagImageBlock converts where that is needed')
-    self.refuse([f for f in fs if isinstance(f, Normalize)])
     for f in own: f.needed = not conv and len(fs)>len(own)
     self.floats = bool(conv) or any(f.needed for f in own)
 
 @patch
 def built(self:BagNormalize, dl):
-    "Look at what comes after"
+    "Look at what stands beside"
     fs = list(dl.after_batch.fs)
-    self.refuse([f for f in fs[fs.index(self)+1:] if works_on(f, TensorImage(torch.zeros(1,3,1,1)))])
-
-@patch
-def refuse(self:BagNormalize, fs):
-    "Complain of transforms that would work on normalised images"
-    if fs: raise UsageError(f'Batch transform {nm(fs[0])} is a second normalisation, or comes after it (order {self.order}): leave it out, or give it a lower order')
+    i = fs.index(self)
+    twice = [f for f in fs if isinstance(f, Normalize) and f is not self]
+    if twice: raise UsageError(f'Batch transform {nm(twice[0])} is a second normalisation: leave it out')
+    late = [f for f in fs[i+1:] if not isinstance(f, RandomErasing) and works_on(f, TensorImage(torch.zeros(1,3,1,1)))]
+    if late: raise UsageError(f'Batch transform {nm(late[0])} comes after normalisation (order {self.order}), on whose scale it would be wrong: give it a lower order')
+    b = to_device(dl.do_batch([dl.after_item(dl.raw_item())]), dl.device)
+    for f in fs[:i]: b = f(b, split_idx=0)
+    x = b[0] if isinstance(b, tuple) else b
+    if x.is_floating_point() and x.max()>1.5: raise UsageError('Images reach the colour steps as floats above 1: leave them bytes, or give floats in [0,1]')
 
 # %% ../nbs/02_augment.ipynb #100805f7
 def BagImageBlock(
@@ -404,9 +411,11 @@ def BagImageBlock(
 )->TransformBlock:
     "A `TransformBlock` for images that go through the paper's pipeline (§2.1)"
     nearest(reading, readings, 'reading')
-    if size<1: raise UsageError(f'size={size}: an image needs a side of at least 1 pixel')
+    if not isinstance(size, int) or size<1: raise UsageError(f'size={size}: the side of an image is a whole number of pixels, at least 1')
     if not 0<min_scale<=1: raise UsageError(f'min_scale={min_scale}: the smallest area of a crop is a share of the image, above 0 and at most 1')
+    if not 0<=flip<=1: raise UsageError(f'flip={flip}: a probability is at least 0 and at most 1')
     if not 0<=jitter<1: raise UsageError(f'jitter={jitter}: colour factors are drawn from [1-jitter, 1+jitter], so it is at least 0 and below 1')
+    if pca<0: raise UsageError(f'pca={pca}: a standard deviation cannot be negative')
     tfms = [BagFloat(), BagNormalize(reading, jitter, pca, compile)]
     return TransformBlock(EncodedImage.create, BagCrop(size, min_scale, flip, reading, exact), tfms, dl_type=KeyedDL)
 
@@ -463,6 +472,8 @@ def bag_dls(
     **kwargs
 ):
     "`DataLoaders` of the paper's pipeline (§2.1)"
+    if num_workers is not None and num_workers<0: raise UsageError(f'num_workers={num_workers}: give 0 or more processes')
+    if start_method: nearest(start_method, get_all_start_methods(), 'start method')
     src = find_source(src, valid_pct, split_seed, root)
     device = torch.device(device) if device is not None else default_device()
     made = block_args(src, size=size, reading=reading, **kwargs)

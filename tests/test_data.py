@@ -218,6 +218,19 @@ def test_skipping_is_the_same_for_any_workers(tmp_path, folder):
     same_value(*(o.lost for o in runs))
     same_value(len(runs[0].dropped), 9)
 
+def test_predictions_leave_none_out(tmp_path, folder, capsys):
+    path = shutil.copytree(folder, tmp_path/'images')
+    src = find_source(path)
+    Path(src.items[-1][0]).write_text('no image')
+    dls = bag_dls(path, size=24, bs=6, num_workers=0, device='cpu', bad='skip')
+    learn = Learner(dls, torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(3)), loss_func=torch.nn.CrossEntropyLoss(), metrics=accuracy)
+    with learn.no_bar(): learn.validate()
+    assert f"Left out: cannot read '{src.items[-1][0]}': not an image" in capsys.readouterr().out
+    with learn.no_bar(), pytest.raises(ImageError, match='Cannot read'): learn.get_preds()
+    with learn.no_bar(), pytest.raises(ImageError, match='Cannot read'): learn.predict(src.items[-1][0])
+    Path(src.items[-1][0]).unlink()
+    with learn.no_bar(): same_value(len(learn.get_preds(dl=dls.test_dl([o[0] for o in src.items[:4]]))[0]), 4)
+
 def test_worker_errors_name_the_file(tmp_path, folder):
     shutil.copytree(folder, tmp_path/'x')
     spoil(tmp_path/'x'/'b'/'5.jpg', 'truncated')
@@ -254,6 +267,21 @@ def test_bad_tables(folder, change, text):
         if v is None: df = df.drop(columns=k)
         else: df[k] = v
     with pytest.raises(DataError, match=text): find_source(df, root=folder)
+
+@pytest.mark.parametrize('rows,text', [('a.jpg,\n', 'Row 1 .* has no label'), (' ,cat\n', 'Row 1 .* has no image')])
+def test_empty_fields(tmp_path, rows, text):
+    (tmp_path/'t.csv').write_text('image,label\n'+rows)
+    with pytest.raises(DataError, match=text): find_source(tmp_path/'t.csv')
+    with pytest.raises(DataError, match='has no label'): find_source(pd.DataFrame(dict(image=['a.jpg'], label=[None])), root=tmp_path)
+
+def test_spaces_and_test_rows_of_a_table(tmp_path, folder):
+    files = sorted(p for p in folder.rglob('*.jpg'))
+    splits = ['train']*(len(files)-4)+['valid']*2+['test']*2
+    rows = ''.join(f'{os.path.relpath(p, folder)}, {p.parent.name},{o}\n' for p,o in zip(files, splits))
+    (folder/'t.csv').write_text('image,label,split\n'+rows)
+    src = find_source(folder/'t.csv')
+    (folder/'t.csv').unlink()
+    same_value((src.n_valid, ' ' in ''.join(src.classes), '2 test images left out' in src.how), (2, False, True))
 
 def test_a_file_that_is_no_table(folder):
     with pytest.raises(DataError): find_source(folder/'a'/'0.jpg')
