@@ -127,11 +127,11 @@ def decoder(request, monkeypatch):
 
 def test_shrunk_decoding_is_close(decoder):
     seen = set()
-    for data in (encode(Image.fromarray(o), quality=95) for o in photos):
+    for data in (encode(Image.fromarray(o).resize((1051,701)), quality=95) for o in photos):
         full = oracle(data)
         for i,size in enumerate((8, 16, 32, 64, 96)*7):
             random.seed(i)
-            box = y,x,h,w = random_box(427, 640)
+            box = y,x,h,w = random_box(701, 1051)
             ref,ours = resized(full[:,y:y+h,x:x+w], (size,size)),EncodedImage.create(data).decode(box, (size,size))
             assert psnr(ours, ref)>=38 and (ours-ref).abs().mean()<=1.5, (size, box)
             assert (EncodedImage.create(data).decode(box, (size,size), exact=True)-ref).abs().max()<=1
