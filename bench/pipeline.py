@@ -127,7 +127,7 @@ def fastai_colour():
 
 def bot_chain(reading, compile=False):
     worker,norm = bot_worker(reading),BagNormalize(reading, compile=compile)
-    return lambda batch: norm(TensorImage(torch.stack([worker(o).permute(1,2,0) for o in batch]).permute(0,3,1,2)), split_idx=0)
+    return lambda batch: norm(TensorImage(torch.stack([worker(o).as_subclass(torch.Tensor).permute(1,2,0) for o in batch]).permute(0,3,1,2)), split_idx=0)
 
 def race(fs, xs, rounds):
     "Best seconds of each of `fs` for all of `xs`, taking turns"

@@ -13,30 +13,41 @@ Docs: https://OWNER.github.io/bot/callbacks.html.md"""
 __all__ = ['hook_order', 'draw_pairs', 'mix', 'BagMixup', 'norm_stats', 'Teacher', 'module_cfg', 'named_teacher', 'of_learner',
            'as_teacher', 'check_classes', 'check_answers', 'Distillation', 'CachedTeacher', 'one_answer', 'one_image',
            'fast_half', 'fast_channels_last', 'half_dtype', 'NextForward', 'HalfPrecision', 'ChannelsLastBatch',
-           'Diverged', 'DivergenceGuard', 'TargetCheck']
+           'Diverged', 'DivergenceGuard', 'TargetCheck', 'loss_curves', 'draw_curves', 'in_kernel', 'LossPlot',
+           'StandIn', 'same_randomness', 'twin', 'n_classes', 'look_alike', 'soft_targets', 'train_batch',
+           'mixed_title', 'viewable']
 
 # %% ../nbs/08_callbacks.ipynb #025f3ad5
-import torch, torch.nn.functional as F
-from contextlib import nullcontext
-from copy import deepcopy
+import math, sys, time, torch, torch.nn.functional as F
+from contextlib import contextmanager, nullcontext
+from copy import copy, deepcopy
+from io import BytesIO
 from pathlib import Path
 from warnings import warn
 from torch import nn,Tensor
 from torch.amp import GradScaler
 from torch.distributions.beta import Beta
+from matplotlib.figure import Figure
 from fastcore.basics import patch
+from fastcore.foundation import L
 from fastcore.meta import delegates
 from fastai.callback.channelslast import ChannelsLast
-from fastai.callback.core import Callback,CancelStepException
+from fastai.callback.core import Callback,CancelBatchException,CancelStepException
 from fastai.callback.fp16 import AMPMode,MixedPrecision
+from fastai.callback.mixup import MixHandler
+from fastai.data.core import TfmdDL
 from fastai.learner import Learner
 from fastai.losses import BaseLoss
+from fastai.torch_core import get_random_states,set_random_states
+from fastai.vision.data import get_grid
+from .data import keyed
 from .ladder import BotError,DataError,UsageError,ladder,nearest,readings
 from .losses import check_targets,distill_loss
 from .models import evaluating,get_model,import_timm,our_names
 
 # %% ../nbs/08_callbacks.ipynb #a0286bbf
-hook_order = dict(TargetCheck=-5, BagMixup=0, Distillation=5, DivergenceGuard=7, ChannelsLastBatch=8, HalfPrecision=MixedPrecision.order)
+hook_order = dict(TargetCheck=-5, BagMixup=0, Distillation=5, DivergenceGuard=7, ChannelsLastBatch=8, HalfPrecision=MixedPrecision.order,
+    LossPlot=65)
 
 # %% ../nbs/08_callbacks.ipynb #f6f61421
 def draw_pairs(
@@ -257,9 +268,10 @@ def one_answer(
 def one_image(
     dls # `DataLoaders`
 )->Tensor: # A batch of one
-    "A batch of one image as `dls` give it; a black one if its size is known"
+    "A batch of one image as `dls` give it; a black one if its size is known. No generator is left further on"
     made = getattr(dls, 'bag', {})
-    return torch.zeros(1, 3, *[made['size']]*2) if 'size' in made else dls.loaders[-1].one_batch()[0][:1]
+    if 'size' in made: return torch.zeros(1, 3, *[made['size']]*2)
+    with keyed(0): return dls.loaders[-1].one_batch()[0][:1]
 
 @patch
 def distill(self:Learner,
@@ -421,3 +433,172 @@ class TargetCheck(Callback):
     order = hook_order['TargetCheck']
     def after_pred(self):
         if self.iter==0 and len(self.yb)==1: check_targets(self.y, self.pred.shape[1], getattr(self.loss_func, 'ignore_index', -100))
+
+# %% ../nbs/08_callbacks.ipynb #7e6059eb
+def loss_curves(
+    rec # fastai's `Recorder`, during or after a fit
+)->dict: # 'train' and 'valid' -> numbers of batches and losses
+    "Losses of a fit so far"
+    names = list(rec.metric_names)
+    i = names.index('valid_loss')-1 if 'valid_loss' in names else len(names)
+    ends = [(n,float(v[i])) for n,v in zip(rec.iters, rec.values) if len(v)>i and v[i] is not None]
+    return dict(train=(list(range(1, len(rec.losses)+1)), [float(o) for o in rec.losses]), valid=tuple(map(list, zip(*ends))) or ([],[]))
+
+def draw_curves(
+    curves:dict, # Name -> numbers of batches and losses
+    n:int=None # Batches of the whole fit
+)->Figure: # Not one of pyplot's: nothing else can draw into it, and nothing has to close it
+    "Losses over batches"
+    fig = Figure(figsize=(6,2.8), layout='constrained')
+    ax = fig.add_subplot(xlabel='batch', ylabel='loss')
+    for k,(x,y) in curves.items(): ax.plot(x, y, label=k, marker='o' if k=='valid' else None, ms=4)
+    ax.set_xlim(0, n)
+    ax.legend()
+    return fig
+
+# %% ../nbs/08_callbacks.ipynb #e3077b77
+def in_kernel()->bool: # Is there somebody to look?
+    "Does a Jupyter kernel run this process?"
+    ip = sys.modules.get('IPython')
+    return getattr(ip and ip.get_ipython(), 'kernel', None) is not None
+
+class LossPlot(Callback):
+    "Show the losses under the progress bar while training, in Jupyter"
+    order,run_valid,every,_stateattrs = hook_order['LossPlot'],False,10,('out',)
+    out = None
+    def before_fit(self):
+        self.shows = in_kernel() and self.create_mbar and hasattr(self.learn, 'progress') and not hasattr(self.learn, 'lr_finder')
+        self.out,self.drawn = None,time.monotonic()
+
+    def after_batch(self):
+        if self.shows and time.monotonic()-self.drawn>self.every: self.draw()
+
+    def after_epoch(self): self.draw()
+
+    def draw(self):
+        "Draw, or replace what was drawn"
+        if not (self.shows and self.recorder.losses): return
+        from IPython.display import Image,display
+        f = BytesIO()
+        draw_curves(loss_curves(self.recorder), self.n_epoch*len(self.dls.train)).savefig(f, format='png', dpi=90)
+        img = Image(f.getvalue(), alt='Training and validation loss')
+        if self.out is None: self.out = display(img, display_id=True)
+        else: self.out.update(img)
+        self.drawn = time.monotonic()
+
+# %% ../nbs/08_callbacks.ipynb #7981080e
+class StandIn(nn.Module):
+    "Keeps what a model is given and answers zeros"
+    def __init__(self,
+        k:int, # Classes
+        device # Where the model is
+    ):
+        super().__init__()
+        self.k,self.p = k,nn.Parameter(torch.zeros((), device=device))
+
+    def forward(self, *xb):
+        self.xb = xb
+        return self.p.new_zeros(len(xb[0]), self.k)
+
+@contextmanager
+def same_randomness():
+    "Random numbers are afterwards as they were found"
+    states = get_random_states()
+    try: yield
+    finally: set_random_states(**states)
+
+def twin(
+    dl # A loader
+): # Another
+    "A loader of the same items without workers, whose next pass is that of `dl`"
+    if not hasattr(dl, 'fake_l'): return dl   # not one of fastai's
+    with same_randomness(): res = dl.new(num_workers=0)
+    res.rng.setstate(dl.rng.getstate())
+    return res
+
+# %% ../nbs/08_callbacks.ipynb #6c2e7de6
+def n_classes(
+    learn:Learner # With a batch
+)->int: # Classes that its data name, or that the batch has
+    "Width of the targets"
+    y,vocab = learn.yb[0],getattr(learn.dls, 'vocab', None)
+    return len(vocab) if vocab is not None else y.shape[1] if y.is_floating_point() else int(y.max())+1
+
+def look_alike(
+    learn:Learner, # Stays as it is
+    dl, # Its training loader, or a twin
+    b:tuple # A batch of it
+)->Learner: # In training, at the first batch
+    "A copy of `learn` that has `b`, a `StandIn` and copies of the hooks"
+    res,device = copy(learn),next(learn.model.parameters()).device
+    res._split(learn._set_device(b))
+    res.model,res.cbs,res.dl = StandIn(n_classes(res), device),L(),dl
+    for cb in learn.cbs:
+        if hasattr(cb, 'before_batch') or hasattr(cb, 'after_pred'): res.add_cb(deepcopy(cb, {id(learn): res}))
+    res.training,res.epoch,res.iter,res.n_iter,res.n_epoch,res.train_iter,res.pct_train = True,0,0,len(dl),math.inf,0,0.
+    return res
+
+def soft_targets(
+    learn:Learner # In the middle of a batch
+)->Tensor: # Distributions `(bs, k)`
+    "The targets of the batch; fastai's `MixUp` and `CutMix` mix losses instead, which comes to the same"
+    def soft(y): return y.float() if y.is_floating_point() else F.one_hot(y.as_subclass(Tensor).long(), learn.model.k).float()
+    q = soft(learn.yb[0])
+    for o in learn.cbs:
+        if isinstance(o, MixHandler) and o.stack_y: q = torch.lerp(soft(o.yb1[0]), q, o.lam.view(-1,1).to(q))
+    return q.as_subclass(Tensor).cpu()
+
+# %% ../nbs/08_callbacks.ipynb #61cd2eda
+def train_batch(
+    learn:Learner # Stays as it is
+)->tuple: # What the model is given, the same without normalisation, and the targets `(bs, k)`
+    "The next training batch, after the hooks"
+    with same_randomness():
+        dl = twin(learn.dls.train)
+        batches = iter(dl)
+        res = look_alike(learn, dl, next(batches))
+        plain = res.yb
+        try:
+            for o in 'before_fit','before_train','before_batch': res(o)
+            res.pred = res.model(*res.xb)
+            res('after_pred')
+        except CancelBatchException: pass
+        x,q = res.xb[0],soft_targets(res)
+        if hasattr(batches, 'close'): batches.close()
+        return x,(dl.decode((x.float(),*plain))[0] if isinstance(dl, TfmdDL) else x),q
+
+# %% ../nbs/08_callbacks.ipynb #7f4fa488
+def mixed_title(
+    q:Tensor, # Share of each class
+    vocab # Names of the classes
+)->str: # '0.7 cat + 0.3 dog', or 'cat'
+    "The classes that have a share in an image, the largest first"
+    shares = [(round(q[i].item(), 2),str(vocab[i])) for i in q.argsort(descending=True).tolist()]
+    return ' + '.join(k if s>=.995 else f'{s:g} {k}' for s,k in shares if s)
+
+def viewable(
+    x:Tensor # Images `(bs, c, h, w)`, of any type and scale
+)->Tensor: # Images `(bs, h, w, 1 or 3)` between 0 and 1
+    "`x` for matplotlib: bytes and shares of one as they are, each image of another scale stretched, the first channels of many"
+    if x.ndim!=4: raise UsageError(f'Batches of shape {tuple(x.shape)} are no images: there is nothing to show')
+    f,x = x.is_floating_point(),x.detach().as_subclass(Tensor).float().cpu()
+    x = x if x.shape[1] in (1,3) else x[:, :3] if x.shape[1]>3 else x[:, :1]
+    lo,hi = (g(x.flatten(1), 1).view(-1,1,1,1) for g in (torch.amin, torch.amax))
+    if not f: x = x/255
+    elif lo.min()<0 or hi.max()>1: x = (x-lo)/(hi-lo).clamp_min(1e-6)
+    return x.movedim(1, -1)
+
+@patch
+@delegates(get_grid, but=['n','add_vert','return_fig','flatten'])
+def show_train_batch(self:Learner,
+    max_n:int=9, # Images to show at most
+    **kwargs
+):
+    "Show what the model gets in training, after mixup and all other hooks; changes nothing"
+    _,x,q = train_batch(self)
+    vocab = getattr(self.dls, 'vocab', range(q.shape[1]))
+    for im,t,ax in zip(viewable(x[:max_n]), q, get_grid(min(len(x), max_n), **kwargs)):
+        ax.imshow(im, cmap='gray', vmin=0, vmax=1)
+        title = mixed_title(t, vocab)
+        ax.set_title(title if len(title)<25 else title.replace(' + ', '\n+ '), fontsize=10)
+        ax.axis('off')

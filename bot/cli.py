@@ -21,25 +21,16 @@ from fastcore.docments import docments
 from fastcore.meta import delegates
 
 # %% ../nbs/15_cli.ipynb #32d8fc7a
-from .ladder import BotError, UsageError, check_settings, default_rung, ladder, recipe, settings, truth, truths
+from .ladder import BotError, UsageError, check_settings, default_rung, recipe, settings, truth, truths
 
 # %% ../nbs/15_cli.ipynb #80720479
 def plan(
     learn, # A learner that `bag_learner` made
-    source, # What `find_source` found
     run # The run folder
 )->str: # A few lines
     "What a run is about to do"
-    from bot.checkpoint import plain
-    from bot.models import macs, n_params
-    r,dls = learn.recipe,learn.dls
-    g = macs(learn.model, r['size'])/1e9
-    lines = dict(data=source.describe(),
-        model=f"{plain(r['arch'])}: {n_params(learn.model):,} parameters, {g:.3f} G multiply-adds at {r['size']} px",
-        rung=' + '.join(o for o in list(ladder)[:list(ladder).index(r.rung)+1] if o not in r.but) + f' ({r.reading})',
-        run=f"{r['epochs']} epochs of {len(dls.train)} batches of {dls.train.bs}, lr {learn.lr:g} ({r['sched']}), on {dls.device}, seed {dls.bag['seed']}",
-        fitted='\n        '.join(r.notes) or 'nothing: the paper as it stands', out=run)
-    return '\n'.join(f'{k:7} {v}' for k,v in lines.items())
+    from bot.learner import run_card
+    return '\n'.join(f"{k:7} {v}".replace('\n', '\n        ') for k,v in (run_card(learn) | dict(out=run)).items())
 
 def result(
     learn, # A learner after its run
@@ -87,7 +78,7 @@ def train(
     learn = learner.bag_learner(dls, r)
     run = checkpoint.new_run(checkpoint.plain(r['arch']), rung, out)
     checkpoint.save_args(run, learn)
-    print(plan(learn, source, run), flush=True)
+    print(plan(learn, run), flush=True)
     fit(learn, run)
     print(result(learn, run), flush=True)
     return learn

@@ -298,7 +298,7 @@ def decode(self:EncodedImage,
     size = size or box[2:]
     try: x = resize(crop(pil_tensor(self), box), size, antialias, exact) if self._im is not None else self.decode_stored(box, size, antialias, exact)
     except image_problems as e: raise ImageError(self.path, e) from e
-    return TensorImage(x)
+    return x.as_subclass(TensorImage)
 
 @patch
 def decode_stored(self:EncodedImage, box, size, antialias, exact):

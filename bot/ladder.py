@@ -13,13 +13,18 @@ Docs: https://OWNER.github.io/bot/ladder.html.md"""
 # %% auto #0
 __all__ = ['truths', 'ranges', 'whole', 'choices', 'ladder', 'default_rung', 'paper_top1', 'paper_mixup_alone', 'readings',
            'paper_epochs', 'BotError', 'UsageError', 'DataError', 'nearest', 'epoch_list', 'truth', 'settings',
-           'inside', 'check_settings', 'Recipe', 'as_names', 'recipe', 'warmup_epochs', 'drop_epochs', 'unused', 'pow2',
-           'fit_size', 'fit_bs', 'fit_to']
+           'inside', 'check_settings', 'html_table', 'in_words', 'Ladder', 'Recipe', 'as_names', 'recipe', 'tricks_of',
+           'source_of', 'warmup_epochs', 'drop_epochs', 'unused', 'pow2', 'fit_size', 'fit_bs', 'fit_to', 'help_text',
+           'add_help']
 
 # %% ../nbs/00_ladder.ipynb #ef6c0884
 import re
 from difflib import get_close_matches
+from functools import partial
+from html import escape
+from inspect import isfunction
 from fastcore.basics import store_attr
+from fastcore.docments import docments
 from fastcore.meta import delegates
 
 # %% ../nbs/00_ladder.ipynb #ffcd8c77
@@ -128,8 +133,32 @@ def check_settings(
         if k in choices: nearest(v, choices[k], k)
     return values
 
+# %% ../nbs/00_ladder.ipynb #f90e4097
+def html_table(
+    heads, # Titles of the columns
+    rows # Values; a line break in one stays a line break
+)->str: # HTML
+    "A table that takes its colours from the page"
+    def cells(tag, o): return ''.join(f'<{tag} style="text-align:left">{escape(str(v))}</{tag}>' for v in o).replace('\n', '<br>')
+    body = ''.join(f"<tr>{cells('td', o)}</tr>" for o in rows)
+    return f"<table><thead><tr>{cells('th', heads)}</tr></thead><tbody>{body}</tbody></table>"
+
+def in_words(
+    values:dict # Settings by name
+)->str: # 'bs=1024, warmup=5'
+    "`values` on one line; what has no short name goes by its kind"
+    short = {k: v if v is None or isinstance(v, (str,int,float,tuple)) else type(v).__name__ for k,v in values.items()}
+    return ', '.join(f'{k}={v}' for k,v in short.items())
+
 # %% ../nbs/00_ladder.ipynb #363d7155
-ladder = dict(
+class Ladder(dict):
+    "Tricks by name, in order"
+    def _repr_html_(self):
+        alone = dict(mixup=f' ({paper_mixup_alone} without distill)')
+        rows = [(k, in_words(v), *paper_top1.get(k, ('', ''))) for k,v in self.items()]
+        return html_table(('rung', 'what it changes', 'in the paper', 'top-1, %'), [(*o, f"{p}{alone.get(o[0], '')}") for *o,p in rows])
+
+ladder = Ladder(
     baseline   = dict(arch='xresnet50a', widen=1., pretrained=None, size=224, bs=256, epochs=120, sched='step', warmup=0,   # §2
         drops=(30,60,90), mom=.9, wd=1e-4, decay_bias=True, init='xavier', zero_gamma=False, fp16=False, eps=0., teacher=None, T=20., alpha=0.,
         mixup_off=0, min_scale=.08, flip=.5, jitter=.4, pca=.1),
@@ -191,6 +220,8 @@ class Recipe(dict):
         "The same with more notes"
         return Recipe(self, self.rung, self.but, self.reading, self.given, self.paper, self.notes+list(texts), self.held)
 
+    def _repr_html_(self): return html_table(('setting', 'value', 'from'), [(k, in_words({k:v}).removeprefix(f'{k}='), source_of(self, k)) for k,v in self.items()])
+
 # %% ../nbs/00_ladder.ipynb #d783477f
 def as_names(
     but:str|tuple # 'distill', 'distill,fp16' or a collection of names
@@ -214,6 +245,24 @@ def recipe(
     values |= readings[reading]
     given = check_settings(**settings(**changes))
     return Recipe(values|given, rung, but, reading, given, values)
+
+# %% ../nbs/00_ladder.ipynb #7205787e
+def tricks_of(
+    r:Recipe # Settings
+)->list: # Names of rows of the ladder
+    "The tricks of `r`, in order"
+    names = list(ladder)
+    return [o for o in names[:names.index(r.rung)+1] if o not in r.but] if r.rung in names else []
+
+def source_of(
+    r:Recipe, # Settings
+    k:str # Name of one
+)->str: # 'given', the name of a trick or a reading, or what was changed and why
+    "What gave `r[k]` its value"
+    note = next((o for o in reversed(r.notes) if o.startswith(f'{k}: ')), None)
+    if note or k in r.given: return note.removeprefix(f'{k}: ') if note else 'given'
+    rows = {o:ladder[o] for o in tricks_of(r)} | {r.reading:readings[r.reading]}
+    return next((o for o in reversed(rows) if k in rows[o] and rows[o][k]==r[k]), '')
 
 # %% ../nbs/00_ladder.ipynb #8624b066
 paper_epochs = 120
@@ -284,3 +333,19 @@ def fit_to(
         r = r.adopt(why, arch=re.sub(r'^xresnet\d+', 'xresnet18', r['arch']))
     if not cuda: r = r.adopt(f'on {device}', epochs=min(r['epochs'], 20), fp16=False)
     return r
+
+# %% ../nbs/00_ladder.ipynb #cc2fc16b
+def help_text(
+    f # Function with docments
+)->str: # Docstring, then a line for each parameter
+    "What `f` is for and what each of its parameters is"
+    docs = {k:o.docment.replace('\n', ' ') for k,o in docments(f, full=True).items() if o.docment}
+    return '\n'.join([f.__doc__ or '', '', *(f'{k:12} {v}' for k,v in docs.items())])
+
+def add_help(
+    objs, # Anything; functions of `package` are taken
+    package:str # Name of a package
+):
+    "Let `?` show the docments of functions"
+    for o in objs:
+        if isfunction(o) and o.__module__.split('.')[0]==package: o.getdoc = partial(help_text, o)

@@ -11,7 +11,7 @@ Docs: https://OWNER.github.io/bot/learner.html.md"""
 # %% auto #0
 __all__ = ['data_names', 'pick_device', 'check_recipe', 'native_size', 'fit_recipe', 'data_settings', 'dls_settings',
            'channels_of', 'dls_recipe', 'has_weights', 'init_model', 'set_norm', 'dls_for', 'read_run', 'teacher_of',
-           'Throughput', 'device_of', 'add_tricks', 'bag_learner', 'wilson']
+           'Throughput', 'device_of', 'add_tricks', 'bag_learner', 'rung_words', 'schedule_words', 'run_card', 'wilson']
 
 # %% ../nbs/09_learner.ipynb #026ee322
 import time
@@ -30,14 +30,15 @@ from scipy.stats import binomtest
 
 # %% ../nbs/09_learner.ipynb #aaf88782
 from fasttransform import Pipeline
-from .ladder import DataError, Recipe, UsageError, default_rung, drop_epochs, fit_size, fit_to, nearest, recipe, settings, unused, warmup_epochs
+from .ladder import DataError, Recipe, UsageError, default_rung, drop_epochs, fit_size, fit_to, html_table, in_words, ladder, nearest
+from .ladder import recipe, settings, tricks_of, unused, warmup_epochs
 from .init import inits, zero_gamma
-from .models import XResNet, check_size, import_timm, our_names, get_model, input_cfg, load_weights, read_weights, xresnet_split
+from .models import XResNet, check_size, get_model, import_timm, input_cfg, load_weights, macs, n_params, our_names, read_weights, xresnet_split
 from .losses import BagLoss, check_eps
 from .optimizer import nag, scale_lr
 from .schedule import *
 from . import callbacks
-from .callbacks import BagMixup, DivergenceGuard, TargetCheck, Teacher, module_cfg, norm_stats
+from .callbacks import BagMixup, DivergenceGuard, LossPlot, TargetCheck, Teacher, module_cfg, norm_stats
 
 # %% ../nbs/09_learner.ipynb #f529a52d
 def pick_device(
@@ -216,7 +217,7 @@ def add_tricks(
     r:Recipe # Settings of a run
 )->Learner: # The same
     "The hooks of `r`"
-    learn.add_cbs([Throughput(), TargetCheck(), DivergenceGuard()])
+    learn.add_cbs([Throughput(), TargetCheck(), DivergenceGuard(), LossPlot()])
     if r['alpha']: learn.add_cb(BagMixup(r['alpha'], r['mixup_off'], r.reading))
     if r['teacher'] is not None: learn.distill(teacher_of(r['teacher'], learn.dls), r['T'], r.reading)
     if not r['fp16']: return learn
@@ -246,6 +247,43 @@ def bag_learner(
     learn.recipe = r
     if given is not rung and r.notes: print('\n'.join(r.notes))
     return add_tricks(learn, r)
+
+# %% ../nbs/09_learner.ipynb #1d20c6cb
+def rung_words(
+    r:Recipe # Settings of a run
+)->str: # 'baseline + linear (bs=64) + ...'
+    "The tricks of `r`, each with the settings that are its own and in use"
+    names = tricks_of(r)
+    last = {k:o for o in names for k in ladder[o]}
+    own = {o: in_words({k:r[k] for k in ladder[o] if last[k]==o and k in r}).replace(f'{o}=', '') for o in names}
+    return ' + '.join(f'{o} ({own[o]})' if own[o] and o!='baseline' else o for o in names) or r.rung
+
+def schedule_words(
+    r:Recipe, # Settings of a run
+    n:int # Epochs
+)->str: # 'warmup of 0.67 epochs, then a cosine to 0'
+    "The learning rate over a run"
+    warm,drops = warmup_epochs(r, n),', '.join(f'{o:.4g}' for o in drop_epochs(r, n))
+    fall = 'a cosine to 0' if r['sched']=='cosine' else f'a tenth after epochs {drops}'
+    return f'warmup of {warm:.3g} epochs, then {fall}' if warm else fall
+
+def run_card(
+    learn:Learner # A learner that `bag_learner` made
+)->dict: # Heading -> text
+    "What `learn` is about to do"
+    r,dls,bag = learn.recipe,learn.dls,getattr(learn.dls, 'bag', {})
+    seed = f", seed {bag['seed']}" if 'seed' in bag else ''
+    data = f'{len(dls.train_ds):,} training and {len(dls.valid_ds):,} validation images, {len(dls.vocab)} classes'
+    arch = r['arch'] if isinstance(r['arch'], str) else type(learn.model).__name__
+    return dict(data=bag['src'].describe() if hasattr(bag.get('src'), 'describe') else data,
+        model=f"{arch}: {n_params(learn.model):,} parameters, {macs(learn.model, r['size'])/1e9:.3f} G multiply-adds at {r['size']} px",
+        rung=f'{rung_words(r)} ({r.reading})',
+        run=f"{r['epochs']} epochs of {len(dls.train)} batches of {dls.train.bs}, lr {learn.lr:g}: {schedule_words(r, r['epochs'])}; on {dls.device}{seed}",
+        fitted='\n'.join(r.notes) or 'nothing: the paper as it stands')
+
+# %% ../nbs/09_learner.ipynb #5b375c69
+@patch
+def _repr_html_(self:Learner): return html_table(('', ''), run_card(self).items()) if hasattr(self, 'recipe') else None
 
 # %% ../nbs/09_learner.ipynb #9fb76c84
 @patch
