@@ -339,7 +339,7 @@ def patched():
 def test_hooks_shadow_nothing():
     hooks = [o for o in vars(callbacks).values() if isinstance(o, type) and issubclass(o, Callback) and o.__module__=='bot.callbacks']
     taken = set(dir(Learner)) | set(vars(Learner(DataLoaders(), nn.Linear(1,1), nn.MSELoss()))) | set(dir(nn.Module()))
-    assert len(hooks)==6
+    assert len(hooks)==7
     for o in hooks: assert class2attr(o.__new__(o), 'Callback') not in taken, o
     assert set(patched())>={'distill','to_fp16','to_bf16','to_channelslast','fit_warmup','fit_warmup_cos','fit_warmup_step'}
     assert set(callbacks.hook_order)=={o.__name__ for o in hooks} and all(callbacks.hook_order[o.__name__]==o.order for o in hooks)
