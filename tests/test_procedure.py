@@ -191,6 +191,15 @@ def test_a_lost_loss_stops_before_its_step(value):
     with pytest.raises(Diverged, match=f'loss is {value} at batch 2 of epoch 1, with lr 0.05: training stopped\n.* start of epoch 1'): fit(learn, 3, cbs=[Spoil(), Good()])
     assert len(steps)==n_iter+2 and all(torch.equal(v, good[k]) for k,v in learn.model.state_dict().items())
 
+def test_targets_are_checked_before_any_loss():
+    "A loss that would fail late on a GPU never sees them"
+    x,y = batches()
+    seen = []
+    def loss(pred, y): return seen.append(y) or F.cross_entropy(pred, y.clamp(0, K-1))
+    with pytest.raises(DataError, match=f"Target 9 is not one of the model's {K} classes"):
+        fit(Learner(loaders(x, torch.full_like(y, 9)), network(), loss, nag, cbs=callbacks.TargetCheck()))
+    assert not seen
+
 def test_metrics_see_plain_targets():
     learn = all_on()
     learn.remove_cb(Recorder)
@@ -339,7 +348,7 @@ def patched():
 def test_hooks_shadow_nothing():
     hooks = [o for o in vars(callbacks).values() if isinstance(o, type) and issubclass(o, Callback) and o.__module__=='bot.callbacks']
     taken = set(dir(Learner)) | set(vars(Learner(DataLoaders(), nn.Linear(1,1), nn.MSELoss()))) | set(dir(nn.Module()))
-    assert len(hooks)==6
+    assert len(hooks)==7
     for o in hooks: assert class2attr(o.__new__(o), 'Callback') not in taken, o
     assert set(patched())>={'distill','to_fp16','to_bf16','to_channelslast','fit_warmup','fit_warmup_cos','fit_warmup_step'}
     assert set(callbacks.hook_order)=={o.__name__ for o in hooks} and all(callbacks.hook_order[o.__name__]==o.order for o in hooks)
