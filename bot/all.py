@@ -1,4 +1,5 @@
 "Everything of `bot`, in reading order"
+import fastai.vision.all as _fastai   # first and whole: its libraries load a sixth slower in another order
 from .ladder import *
 from .data import *
 from .augment import *
@@ -11,5 +12,4 @@ from .callbacks import *
 from .learner import *
 from .checkpoint import *
 
-from fastai.learner import Learner as _Learner
-add_help([*globals().values(), *vars(_Learner).values()], __package__)   # `?` shows what each parameter is
+add_help([*globals().values(), *vars(_fastai.Learner).values()], __package__)   # `?` shows what each parameter is

@@ -322,7 +322,8 @@ class BagNormalize(Normalize):
     def encodes(self, x:TensorImage):
         x,mean,std = x.as_subclass(torch.Tensor),*(o.to(x.device) for o in (self.mean,self.std))
         if x.is_floating_point(): x = x*255 if self.reading=='paper' else (x*255).round_()
-        if not self.train or not (self.jitter or self.pca): return TensorImage(x.to(torch.float, memory_format=torch.contiguous_format).sub_(mean).div_(std).to(self.dtype))
+        plain = not (self.train and (self.jitter or self.pca))
+        if plain: return TensorImage(x.to(torch.float, memory_format=torch.contiguous_format).sub_(mean).div_(std).to(self.dtype))
         draw = ColourDraw(len(x), self.jitter, self.pca, x.device)
         return TensorImage(colour(x, draw, mean.flatten(), std.flatten(), self.reading, self.compile, self.dtype))
 

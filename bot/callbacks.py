@@ -40,6 +40,7 @@ from fastai.learner import Learner
 from fastai.losses import BaseLoss
 from fastai.torch_core import get_random_states,set_random_states
 from fastai.vision.data import get_grid
+from .data import keyed
 from .ladder import BotError,DataError,UsageError,ladder,nearest,readings
 from .losses import check_targets,distill_loss
 from .models import evaluating,get_model,import_timm,our_names
@@ -267,9 +268,10 @@ def one_answer(
 def one_image(
     dls # `DataLoaders`
 )->Tensor: # A batch of one
-    "A batch of one image as `dls` give it; a black one if its size is known"
+    "A batch of one image as `dls` give it; a black one if its size is known. No generator is left further on"
     made = getattr(dls, 'bag', {})
-    return torch.zeros(1, 3, *[made['size']]*2) if 'size' in made else dls.loaders[-1].one_batch()[0][:1]
+    if 'size' in made: return torch.zeros(1, 3, *[made['size']]*2)
+    with keyed(0): return dls.loaders[-1].one_batch()[0][:1]
 
 @patch
 def distill(self:Learner,

@@ -3,7 +3,8 @@
     pip install -e ".[docs]" && python docs/build.py
 
 Notebooks are not run: their stored outputs are shown. Only what `show_doc` needs (imports and exported cells) is executed, by nbdev."""
-import ast, io, os, posixpath, re, shutil, sys, tokenize, yaml
+import ast, io, os, posixpath, re, shutil, struct, sys, tokenize, yaml
+from base64 import b64decode
 from pathlib import Path
 
 here = Path(__file__).resolve().parent
@@ -56,6 +57,7 @@ def parameters(code):
 def titled(md):
     "The Markdown of `show_doc` with its name first, the link to the source after it"
     md = re.sub(r'^---\n', '', md).strip()
+    md = re.sub(r'<function ([\w.]+) at 0x\w+>', r'\1', md)
     return re.sub(r'^(\[source\]\([^)]*\))\{.*?\}\n+(#+ .*)$', r'\2\n\n{.source}\n\1', md, flags=re.M)
 
 def table(md):
@@ -77,6 +79,11 @@ def joined(outputs):
         else: res.append(o)
     return res
 
+def wide(c):
+    "Does a cell show a picture too wide for a phone?"
+    pngs = [b64decode(''.join(o['data']['image/png'])) for o in c.get('outputs', []) if 'image/png' in o.get('data', {})]
+    return any(w>2.4*h for w,h in (struct.unpack('>II', o[16:24]) for o in pngs))
+
 def shown(c):
     "A cell of a processed notebook as the site shows it"
     src,silent = plain(c),readme.directive(c, 'echo')=='false'
@@ -85,7 +92,8 @@ def shown(c):
         return mk_cell(f"# {fm['title']}\n\n{{.lead}}\n{fm.get('description', '')}", 'markdown')
     if c.cell_type=='markdown': return mk_cell(src, 'markdown')
     if silent and text(c): return mk_cell(table(titled(text(c))), 'markdown')
-    c.metadata = dict(tags=['remove-input'] if silent else ['hide-input'] if c.get('folded') else [], mystnb=dict(image=dict(alt=readme.directive(c, 'fig-alt'))))
+    c.metadata = dict(tags=['remove-input'] if silent else ['hide-input'] if c.get('folded') else [],
+        mystnb=dict(image=dict(alt=readme.directive(c, 'fig-alt'), classes='wide' if wide(c) else '')))
     c.source,c.outputs = src,joined(c.get('outputs', []))
     return c
 

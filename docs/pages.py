@@ -65,7 +65,7 @@ def measured(path):
     rows = list(csv.DictReader(path.open()))
     same,rows = drop_same(rows)
     url = f'{get_config().git_url}/blob/{get_config().branch}/bench'
-    title,command = re.split(r'(?<=[.?])\s|$', doc)[0],re.search(r'python bench/[^\n`#]+', doc)[0].strip()
+    title,command = re.split(r'(?<=[.?])\s|\n\n|$', doc)[0],re.search(r'(\w+=\S+ )*python bench/[^\n`#]+', doc)[0].strip()
     parts = [f'## {title.strip(".")}', f'```sh\n{command}\n```', f'[The script]({url}/{script.name}) and [its results]({url}/results/{path.name}).']
     if same: parts.append('In every row: ' + ', '.join(f'{k} **{v}**' for k,v in same.items()) + '.')
     first = next(iter(rows[0]))

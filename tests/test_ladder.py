@@ -11,7 +11,7 @@ from timm.models.resnet import BasicBlock, ResNet
 from bot import callbacks, learner, losses, models, schedule
 from bot.ladder import UsageError, ladder, readings, recipe
 from bot.learner import bag_learner
-from bot.losses import smooth_labels
+from bot.losses import distill_loss, smooth_labels
 from bot.models import xresnet18d
 from bot.optimizer import Nesterov
 
@@ -40,8 +40,10 @@ def dls():
 class Probe(Callback):
     "What reaches the model and the loss in each step, and what comes out"
     order,run_valid = 4.5,False
-    def before_fit(self): self.lrs,self.mixed,self.preds,self.soft,self.losses,self.plain = [],[],[],[],[],[]
-    def before_batch(self): self.mixed.append(not any(torch.equal(self.x, o) for o in self.raw))
+    def before_fit(self): self.lrs,self.mixed,self.lams,self.preds,self.soft,self.losses,self.plain = [],[],[],[],[],[],[]
+    def before_batch(self):
+        self.mixed.append(not any(torch.equal(self.x, o) for o in self.raw))
+        if getattr(self.learn, 'bag_mixup', None) and self.learn.bag_mixup.pairs: self.lams.append(len(self.learn.bag_mixup.pairs[0]))
     def after_pred(self): self.preds.append(self.pred.detach()), self.soft.append(self.yb[0])
     def after_loss(self): self.losses.append(self.loss_grad.detach()), self.plain.append(self.yb[0])
     def after_batch(self):
@@ -96,6 +98,11 @@ def student_losses(learn, eps, reading):
 
 def convs(m): return [o for o in m.modules() if isinstance(o, nn.Conv2d)]
 
+def began(m):
+    "The reading whose start the largest weight has: uniform ends at sqrt(3) deviations, a gaussian of so many goes on"
+    w = max((o.weight for o in convs(m)), key=torch.numel)
+    return 'paper' if w.abs().max()<1.8*w.std() else 'gluoncv'
+
 def variant(m):
     "Which steps from A to D a model of ours has taken"
     if not isinstance(m, models.XResNet): return {}
@@ -109,6 +116,7 @@ def observe(dls, rung, reading, arch, n=n_steps, **kwargs):
     asked = []
     if hasattr(learn, 'distillation'): learn.distillation.teacher.register_forward_hook(lambda m,i,o: asked.append(m.training))
     start,seen = plain_loss(learn),{}
+    assert began(learn.model)==reading
     seen['zero_gamma'] = any(not o.any() for o in gammas(learn))
     seen['linear'] = recipe(rung)['bs']==1024 and learn.lr==pytest.approx(.1*bs/256)
     run(learn)
@@ -117,6 +125,7 @@ def observe(dls, rung, reading, arch, n=n_steps, **kwargs):
     assert len(kinds)==1, learn.probe.lrs
     seen['cosine'],seen['warmup'] = kinds[0][0]=='cosine',kinds[0][1]
     seen['mixup'] = all(learn.probe.mixed) and all(o.is_floating_point() for o in learn.probe.soft)
+    assert set(learn.probe.lams)==({bs if reading=='paper' else 1} if seen['mixup'] else set())
     assert seen['mixup'] or not any(learn.probe.mixed) and not any(o.is_floating_point() for o in learn.probe.soft)
     assert not any(o.is_floating_point() for o in learn.probe.plain)
     fits = {eps: learn.probe.losses==pytest.approx(student_losses(learn, eps, reading), rel=1e-4) for eps in (0,.1)}
@@ -130,10 +139,17 @@ def observe(dls, rung, reading, arch, n=n_steps, **kwargs):
     return seen | variant(learn.model),end/start
 
 class Distilled(Callback):
-    "Counts the steps whose loss has more in it than the student's"
+    "Counts the steps whose loss is the student's and the teacher's together"
     order,run_valid = 5.5,False
-    def before_fit(self): self.learn.distilled = 0
-    def after_loss(self): self.learn.distilled += bool((self.loss_grad.detach()-self.learn.probe.losses[-1]).abs()>1e-4)
+    def before_fit(self):
+        self.learn.distilled = 0
+        if hasattr(self.learn, 'distillation'): self.learn.distillation.teacher.register_forward_hook(lambda m,i,o: setattr(self, 'answer', o))
+
+    def after_loss(self):
+        hard,r = self.learn.probe.losses[-1],self.learn.recipe
+        if torch.equal(self.loss_grad.detach(), hard): return
+        want = distill_loss(hard, self.pred.detach(), self.answer, 20., r.reading)
+        self.learn.distilled += torch.allclose(self.loss_grad.detach(), want, rtol=1e-4)
 
 def expected(rung, arch, but=()):
     on = [o for o in names[1:names.index(rung)+1] if o not in but]
@@ -253,3 +269,18 @@ def test_valid_loss_is_plain(dls, rung):
 def test_bad_settings(dls, kwargs, text):
     if 'teacher' in kwargs: kwargs = kwargs | dict(teacher=xresnet18d(n_out=K, widen=.125))
     with pytest.raises(UsageError, match=text): bag_learner(dls, 'baseline', widen=.125, **kwargs)
+
+def test_every_setting_arrives(dls):
+    "Values that nobody has as a default, each where it acts"
+    teacher = xresnet18d(n_out=K, widen=.125)
+    learn = bag_learner(dls, 'mixup', widen=.125, teacher=teacher, mom=.7, wd=.03, eps=.2, T=3., alpha=.6, mixup_off=2, lr=.07,
+        decay_bias=True, reading='gluoncv', warmup=1, epochs=9)
+    learn.create_opt()
+    mix,kd = learn.bag_mixup,learn.distillation
+    assert [learn.opt.hypers[-1][o] for o in ('mom','wd','lr')]==[.7,.03,.07] and learn.opt.decay_bias and learn.loss_func.eps==.2
+    assert (mix.alpha,mix.off,mix.reading,kd.T,kd.reading,learn.loss_func.reading)==(.6,2,'gluoncv',3.,'gluoncv','gluoncv') and kd.teacher.model is teacher
+    assert {'TargetCheck','DivergenceGuard','Throughput'}<={type(o).__name__ for o in learn.cbs}
+    asked = {}
+    learn.fit_warmup = lambda n, lr, sched, warmup, drops, **kwargs: asked.update(n=n, sched=sched, warmup=warmup, drops=drops, reading=kwargs['reading'])
+    learn.fit_rung()
+    assert asked==dict(n=9, sched='cosine', warmup=1, drops=(2.25,4.5,6.75), reading='gluoncv')

@@ -18,7 +18,7 @@ from fastai.learner import Learner, Recorder, load_learner
 from fastai.metrics import accuracy
 from bot import callbacks
 from bot.augment import bag_dls
-from bot.callbacks import BagMixup, DivergenceGuard, Teacher, as_teacher, module_cfg, norm_stats
+from bot.callbacks import BagMixup, DivergenceGuard, Diverged, Teacher, as_teacher, module_cfg, norm_stats
 from bot.init import zero_gamma
 from bot.ladder import DataError, UsageError, readings
 from bot.losses import BagLoss
@@ -176,6 +176,21 @@ def test_one_cycle_and_finder_with_every_trick(tmp_path):
     assert np.isfinite(learn.recorder.losses[-1].item())
     quiet(learn, learn.lr_find, num_it=6, show_plot=False)
 
+@pytest.mark.parametrize('value', ['nan','inf'])
+def test_a_lost_loss_stops_before_its_step(value):
+    "Where and at which rate is said, and the weights are the last good ones"
+    class Spoil(Callback):
+        order = 1
+        def after_loss(self):
+            if (self.epoch,self.iter)==(1,2): self.learn.loss = self.learn.loss_grad = self.loss_grad*float(value)
+    learn,steps,good = all_on(),[],{}
+    learn.create_opt()
+    step,learn.opt.step = learn.opt.step,lambda *a: (steps.append(1), step())
+    class Good(Callback):
+        def before_train(self): good.update({k:v.clone() for k,v in self.model.state_dict().items()})
+    with pytest.raises(Diverged, match=f'loss is {value} at batch 2 of epoch 1, with lr 0.05: training stopped\n.* start of epoch 1'): fit(learn, 3, cbs=[Spoil(), Good()])
+    assert len(steps)==n_iter+2 and all(torch.equal(v, good[k]) for k,v in learn.model.state_dict().items())
+
 def test_metrics_see_plain_targets():
     learn = all_on()
     learn.remove_cb(Recorder)
@@ -285,6 +300,17 @@ def test_teacher_of_timm_has_its_own_normalisation_and_size(dls):
     torch.testing.assert_close(t(theirs), m(own), atol=1e-4, rtol=1e-4)
     fit(vision(dls).distill(m, size=32))
 
+def test_asking_a_teacher_leaves_no_trace():
+    "A module is asked about one image: generators, statistics and modes are as before"
+    import random
+    learn,teacher = Learner(loaders(*batches()), network(), BagLoss(), nag),network()
+    before = [{k:v.clone() for k,v in m.state_dict().items()} for m in (learn.model,teacher)]
+    states = torch.get_rng_state(),random.getstate()
+    learn.distill(teacher)
+    assert torch.equal(torch.get_rng_state(), states[0]) and random.getstate()==states[1] and learn.model.training and teacher.training
+    for m,o in zip((learn.model,teacher), before): assert all(torch.equal(v, o[k]) for k,v in m.state_dict().items())
+    with pytest.raises(DataError, match=f'answers with 7 values and the student with {K}'): learn.distill(xresnet18d(n_out=7, widen=.125))
+
 def test_teacher_of_a_run_folder(dls, tmp_path):
     with pytest.raises(UsageError, match='load_run'): vision(dls).distill(tmp_path)
     asked = []
@@ -299,8 +325,9 @@ def test_teacher_by_name(dls, monkeypatch):
 def test_teacher_in_the_students_precision(dls):
     types = []
     teacher = xresnet18d(n_out=3, widen=.125)
+    learn = vision(dls).distill(teacher).to_bf16()
     teacher[0].register_forward_hook(lambda m,i,o: types.append((o.dtype, torch.is_inference_mode_enabled(), m.training)))
-    fit(vision(dls).distill(teacher).to_bf16())
+    fit(learn)
     assert set(types)=={(torch.bfloat16, True, False)}
 
 # ---- names and pickles
