@@ -36,5 +36,5 @@ def test_own_trick_inside_the_package(tmp_path):
     argv = '--rung poly --but distill,mixup --poly 1.5 --epochs 1 --widen .125 --device cpu --workers 0 --out run'.split()
     run = subprocess.run([sys.executable, '-c', f'from bot.cli import main; raise SystemExit(main({argv}))'], cwd=tmp_path, capture_output=True, text=True,
         env=os.environ | dict(PYTHONPATH=str(tmp_path)))
-    assert run.returncode==0 and '+ poly (paper)' in run.stdout, run.stderr
+    assert run.returncode==0 and '+ poly (1.5)' in run.stdout, run.stdout+run.stderr
     assert 'poly: 1.5' in (tmp_path/'run/args.yaml').read_text()
