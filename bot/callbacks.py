@@ -452,7 +452,7 @@ def draw_curves(
     fig = Figure(figsize=(6,2.8), layout='constrained')
     ax = fig.add_subplot(xlabel='batch', ylabel='loss')
     for k,(x,y) in curves.items(): ax.plot(x, y, label=k, marker='o' if k=='valid' else None, ms=4)
-    ax.set_xlim(0, n)
+    ax.set_xlim(0, n and 1.02*n)
     ax.legend()
     return fig
 
