@@ -64,8 +64,8 @@ def save_weights(
 ):
     "Write the parameters and buffers of `model`, with its name and how it sees images"
     tensors = {k:v.detach().cpu().contiguous() for k,v in model.state_dict().items()}
-    meta = dict(arch=str(getattr(model, 'arch', type(model).__name__)))
-    write_atomic(path, safetensors.save(tensors, meta | ({} if data_cfg is None else dict(data_cfg=json.dumps(data_cfg)))))
+    meta = dict(arch=str(getattr(model, 'arch', type(model).__name__))) | ({} if data_cfg is None else dict(data_cfg=json.dumps(data_cfg)))
+    write_atomic(path, safetensors.save(tensors, dict(bot=json.dumps(meta))))
 
 def seen_cfg(
     learn:Learner # A learner that `bag_learner` made

@@ -39,13 +39,13 @@ def result(
     "What a run reached, and the Python that uses it"
     from bot.checkpoint import dropped
     from bot.learner import wilson
-    lost,accs = len(dropped(learn.dls.valid)),[o['accuracy'] for o in learn.run_folder.rows]
+    gone,lost,accs = len(dropped(learn.dls.train)),len(dropped(learn.dls.valid)),[o['accuracy'] for o in learn.run_folder.rows]
     n = len(learn.dls.valid_ds)-lost
     k,best = round(accs[-1]*n),max(range(len(accs)), key=accs.__getitem__)
     lo,hi = wilson(k, n)
     of = f'{k:,} of {n:,} validation images' + (f', {lost:,} unreadable' if lost else '')
     return '\n'.join([f'accuracy {k/n:.2%} (95% interval {lo:.2%} to {hi:.2%}: {of}), best {accs[best]:.2%} after epoch {best+1}',
-        *([f'{len(dropped(learn.dls.train)):,} training images were unreadable: see {run}/unreadable.csv'] if dropped(learn.dls.train) else []),
+        *([f'unreadable among the training images: {gone:,}, see {run}/unreadable.csv'] if gone else []),
         f'the run is in {run}; to use its best weights:', '', 'from bot.all import *', f'learn = load_run({str(run)!r})',
         f'print(learn.predict({str(learn.dls.valid_ds.items[0][0])!r}))'])
 

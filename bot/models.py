@@ -320,8 +320,9 @@ def read_weights(
     if not path.is_file(): raise UsageError(f'No such weight file: {path}')
     if path.suffix!='.safetensors': return read_pickle(path, trust),{}
     try:
-        with safe_open(path, 'pt') as f: return {k:f.get_tensor(k) for k in f.keys()},f.metadata() or {}
-    except SafetensorError as e: raise UsageError(f'{path} cannot be read as .safetensors: {e}') from e
+        with safe_open(path, 'pt') as f: weights,meta = {k:f.get_tensor(k) for k in f.keys()},f.metadata() or {}
+        return weights,meta | json.loads(meta.get('bot', '{}'))   # ours are one entry: safetensors writes several in any order
+    except (SafetensorError,ValueError) as e: raise UsageError(f'{path} cannot be read as .safetensors: {e}') from e
 
 # %% ../nbs/04_models.ipynb #3cd534c4
 def import_timm():
