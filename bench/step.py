@@ -5,6 +5,7 @@ the median of the blocks' ratios, with a 95% interval (a bootstrap of blocks). O
 little; the wall clock's ratio stands beside it. Adds a row to `bench/results/step.csv`, or replaces the one with the same setting.
 
     python bench/step.py                                             # xresnet18d, 32 px, batch 64, CPU
+    python bench/step.py --fused                                     # the loop by hand with fused SGD, as our step is
     python bench/step.py --arch xresnet50d --size 224 --device cuda --half
 """
 import csv, platform, random, statistics, time, torch, torch.nn.functional as F
@@ -56,10 +57,10 @@ def made(n, bs, size, device, half):
     fmt = torch.channels_last if half else torch.contiguous_format
     return [(torch.randn(bs, 3, size, size, device=device).contiguous(memory_format=fmt), torch.randint(0, 10, (bs,), device=device)) for _ in range(n)]
 
-def bare(arch, batches, device, half):
+def bare(arch, batches, device, half, fused):
     "One epoch by hand, as a function"
     model = get_model(arch, 10).to(device, memory_format=torch.channels_last if half else torch.contiguous_format)
-    opt = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=.9, nesterov=True, weight_decay=1e-4)
+    opt = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=.9, nesterov=True, weight_decay=1e-4, fused=fused or None)
     amp = torch.autocast(device, torch.float16) if half else nullcontext()
     return lambda: bare_steps(model, batches, opt, amp, torch.amp.GradScaler(device, enabled=half))
 
@@ -94,7 +95,7 @@ def columns(times, n, clock):
 
 def save(row, f):
     "Put `row` into the CSV `f`, whose other rows stay if they have the same columns"
-    key = 'arch','size','bs','device','half'
+    key = 'arch','size','bs','device','half','bare_fused'
     old = list(csv.DictReader(f.open())) if f.exists() else []
     old = [o for o in old if list(o)==list(row) and any(o[k]!=str(row[k]) for k in key)]
     f.parent.mkdir(exist_ok=True)
@@ -111,14 +112,16 @@ def main(
     blocks:int=12, # Blocks of each
     device:str='cpu', # 'cpu' or 'cuda'
     half:bool=False, # float16, channels last
+    fused:bool=False, # Fused SGD by hand too, as ours is? Unset, torch's default
     out:str=None # CSV to put a row into; unset, under bench/results
 ):
     "Ratio of a step with all tricks but the teacher to a bare one"
     batches = made(n, bs, size, device, half)
-    ours,theirs = tricked(arch, batches, device, half),bare(arch, batches, device, half)
+    ours,theirs = tricked(arch, batches, device, half),bare(arch, batches, device, half, fused)
     ours(), theirs()
     times = in_turn(ours, lambda: timed(theirs, device), blocks)
     name = torch.cuda.get_device_name() if device=='cuda' else f'{platform.machine()}, {torch.get_num_threads()} threads'
-    row = dict(arch=arch, size=size, bs=bs, n=n, blocks=blocks, device=name, half=half, torch=torch.__version__) | columns(times, n, 0) | columns(times, n, 1)
+    row = dict(arch=arch, size=size, bs=bs, n=n, blocks=blocks, device=name, half=half, bare_fused=fused, torch=torch.__version__)
+    row |= columns(times, n, 0) | columns(times, n, 1)
     save(row, Path(out or Path(__file__).parent/'results'/'step.csv'))
     print('\n'.join(f'{k}: {v}' for k,v in row.items()))

@@ -117,10 +117,10 @@ def hsv_channels(
     far = torch.rsub((g+b).sub_(r).sub_(m).float().div_(c), 2)   # from cyan, in sixths
     h = torch.rsub(far.copysign_((g-b).float()), 3).mul_(hue/6).frac_().mul_(6)
     v = v.float()
-    w = torch.minimum(c.mul_(sat), v)
-    v = v+w
-    dists = torch.rsub((h-3).abs_(), 3),(h-2).abs_(),(h-4).abs_()   # from red, which is at both ends, from green, from blue
-    return tuple(torch.addcmul(v, d.clamp_(1, 2), w, value=-1) for d in dists)
+    w = c.mul_(sat).clamp_max_(v)
+    v.add_(w)
+    dists = torch.rsub((h-3).abs_(), 3),(h-2).abs_(),h.sub_(4).abs_()   # from red, which is at both ends, from green, from blue
+    return tuple(torch.addcmul(v, d.clamp_(1, 2), w, value=-1, out=d) for d in dists)
 
 def scale_hsv(
     x:torch.Tensor, # n x 3 x pixels, from 0 to 255

@@ -13,8 +13,8 @@ Docs: https://OWNER.github.io/bot/callbacks.html.md"""
 __all__ = ['hook_order', 'draw_pairs', 'mix', 'BagMixup', 'norm_stats', 'Teacher', 'module_cfg', 'named_teacher', 'of_learner',
            'as_teacher', 'check_classes', 'check_answers', 'Distillation', 'CachedTeacher', 'one_answer', 'one_image',
            'fast_half', 'fast_channels_last', 'half_dtype', 'NextForward', 'HalfPrecision', 'ChannelsLastBatch',
-           'Diverged', 'DivergenceGuard', 'TargetCheck', 'loss_curves', 'draw_curves', 'in_kernel', 'LossPlot',
-           'StandIn', 'same_randomness', 'twin', 'n_classes', 'look_alike', 'soft_targets', 'train_batch',
+           'Diverged', 'all_finite', 'DivergenceGuard', 'TargetCheck', 'loss_curves', 'draw_curves', 'in_kernel',
+           'LossPlot', 'StandIn', 'same_randomness', 'twin', 'n_classes', 'look_alike', 'soft_targets', 'train_batch',
            'mixed_title', 'viewable']
 
 # %% ../nbs/08_callbacks.ipynb #025f3ad5
@@ -401,19 +401,25 @@ class Diverged(BotError):
     "The training loss is not a number any more"
     code = 4
 
+def all_finite(
+    tensors # Of any type
+)->bool: # Is there no NaN, no infinity among their numbers?
+    "Whether sums are finite, which takes one pass; finite numbers whose sum is not are as far gone"
+    return all(o.sum(dtype=torch.promote_types(o.dtype, torch.float)).isfinite() for o in tensors)
+
 class DivergenceGuard(Callback):
     "Stop at once when the loss is NaN or infinite, with the weights of the epoch's start"
     order,run_valid,_stateattrs = hook_order['DivergenceGuard'],False,('good',)
     good = None
     def before_train(self):
         w = {k:v.detach().to('cpu', copy=True) for k,v in self.model.state_dict().items()}
-        if all(o.isfinite().all() for o in w.values()): self.good,self.good_epoch = w,self.epoch
+        if all_finite(w.values()): self.good,self.good_epoch = w,self.epoch
 
     def after_loss(self):
         if not torch.isfinite(self.loss).all(): self.stop(f'The loss is {self.loss.mean().item()}')
 
     def after_train(self):
-        if not all(o.isfinite().all() for o in self.model.parameters()): self.stop('The weights are no numbers')
+        if not all_finite(self.model.parameters()): self.stop('The weights are no numbers')
 
     def stop(self,
         what:str # What happened

@@ -61,11 +61,12 @@ class Nesterov(Optimizer):
         wd:float # L2 decay
     ):
         "One step of `ps`, which share all hyper-parameters"
-        grads,bufs = [p.grad for p in ps],[self.state[p].get('grad_avg') for p in ps]
-        sgd(ps, grads, bufs, has_sparse_grad=any(g.is_sparse for g in grads), weight_decay=float(wd), momentum=float(mom),
-            lr=float(lr), dampening=0., nesterov=True, maximize=False)
-        for p,b in zip(ps, bufs):
-            if b is not None: self.state[p]['grad_avg'] = b
+        for p in ps:
+            if 'grad_avg' not in self.state[p]: self.state[p]['grad_avg'] = torch.zeros_like(p)
+        grads,bufs = [p.grad for p in ps],[self.state[p]['grad_avg'] for p in ps]
+        sparse = any(g.is_sparse for g in grads)   # which the fused kernel cannot do
+        sgd(ps, grads, bufs, has_sparse_grad=sparse, foreach=False, fused=not sparse, weight_decay=float(wd), momentum=float(mom),
+            lr=float(lr), dampening=0., nesterov=mom>0, maximize=False)
 
     def zero_grad(self):
         "Drop all gradients: what stays without one, as a frozen layer does, is not moved by decay or momentum"

@@ -86,7 +86,7 @@ def by_hand(on, model, teacher, x, y, pairs, reading):
     bias = [p for p in model.parameters() if p.ndim<2]
     rest = [p for p in model.parameters() if p.ndim>1]
     groups = [dict(params=rest), dict(params=bias, weight_decay=0. if 'no_decay' in on else .1)]
-    opt = torch.optim.SGD(groups, lr=lr, momentum=.9, nesterov=True, weight_decay=.1)
+    opt = torch.optim.SGD(groups, lr=lr, momentum=.9, nesterov=True, weight_decay=.1, fused=True)
     amp = torch.autocast('cpu', torch.bfloat16) if 'half' in on else nullcontext()
     for t in range(n_iter):
         xb,q = x[t*bs:(t+1)*bs],F.one_hot(y[t*bs:(t+1)*bs], K).to(x.dtype)
@@ -376,7 +376,7 @@ def test_nag_is_torchs_on_cuda():
     a = network().cuda()
     b = deepcopy(a)
     torch.backends.cudnn.deterministic = True
-    opts = nag(list(a.parameters()), .1),torch.optim.SGD(b.parameters(), .1, momentum=.9, weight_decay=1e-4, nesterov=True)
+    opts = nag(list(a.parameters()), .1),torch.optim.SGD(b.parameters(), .1, momentum=.9, weight_decay=1e-4, nesterov=True, fused=True)
     for m,opt in zip((a,b), opts):
         for _ in range(3): F.cross_entropy(m(x), y).backward(), opt.step(), opt.zero_grad()
     for p,q in zip(a.parameters(), b.parameters()): assert torch.equal(p, q)
