@@ -321,7 +321,8 @@ def decode_stored(self:EncodedImage, box, size, antialias, exact):
     size = size[::-1] if self.turn[0] else size
     k = shrink_by(h, w, size) if antialias and not exact and (self.plain or self.file.format in ('JPEG','MPO')) else 1
     w0,h0 = self.stored
-    limit = max_pixels*(min(k, 2) if any(m==0xc2 for m,_ in segments(self.data)) else k**2)   # a progressive one is kept whole while it is decoded
+    kept = w0*h0>max_pixels and any(m==0xc2 for m,_ in segments(self.data))   # a progressive one is, whole, while it is decoded
+    limit = max_pixels*(min(k, 2) if kept else k**2)
     if w0*h0>limit: raise ValueError(f'{w0}x{h0} pixels, more than {limit:,} to decode')
     x = self.decode_rows(y+h, k)
     return upright(resize(crop(x, box), size, antialias, exact) if k==1 else resize_shrunk(x, box, k, size), self.turn)
