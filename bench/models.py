@@ -13,6 +13,8 @@ from statistics import median, quantiles
 import timm, torch
 from fastcore.script import call_parse
 
+from bot.resnet import *
+from bot.weights import *
 from bot.models import *
 
 here = Path(__file__).parent/'results'/'models.csv'

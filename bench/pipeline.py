@@ -20,8 +20,10 @@ from fastai.vision.core import PILImage
 from fasttransform.transform import Pipeline
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
-from bot.augment import BagCrop, BagNormalize, paper_mean, paper_std, pca_noise, random_box
-from bot.data import EncodedImage, crop, decode_plain, keep_memory, resize
+from bot.augment import paper_mean, paper_std, pca_noise, random_box
+from bot.block import BagCrop, BagNormalize
+from bot.images import EncodedImage, crop, decode_plain, resize
+from bot.loader import keep_memory
 
 warnings.filterwarnings('ignore')
 torch.set_num_threads(1)

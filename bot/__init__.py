@@ -7,15 +7,27 @@ paper's procedure up to any of its steps, with any of them left out or changed.
 Modules:
 
 - `bot.augment`: The paper's input pipeline (§2.1), in its words and in its authors' code
-- `bot.callbacks`: Mixup, distillation, half precision and two guards: a function each, and the thin hook that calls it
-- `bot.checkpoint`: What a run leaves behind, written so that a crash cannot spoil it, and read without running anybody's code
+- `bot.block`: The paper's pipeline as fastai's blocks, and loaders in one call
 - `bot.cli`: `bot-train`: from a folder of images to a trained classifier
-- `bot.data`: Images and their classes, from wherever they are, in an order that a seed decides
+- `bot.core`: What every other module uses: errors with their exit codes, files that are whole or not there, tables for people
+- `bot.distill`: Learning from a teacher's answers
+- `bot.guards`: Who acts when in a step, and two hooks that stop what cannot go well
+- `bot.images`: An image that is not decoded yet: decoded as far as a crop needs, the right way up
+- `bot.init`: How the weights of a network start: Xavier and its relatives, and residual blocks that start as nothing
 - `bot.ladder`: Every trick of the paper as one row of a table, and the run that a row stands for
 - `bot.learner`: One call puts a rung of the ladder onto fastai's `Learner`
+- `bot.loader`: Items in an order that a seed decides
 - `bot.losses`: Label smoothing, cross entropy of soft targets and the distillation loss: pure functions, and one loss class that fastai takes as its own
-- `bot.models`: ResNet-A, B, C and D at seven depths, as rows of arguments over one class
+- `bot.mixup`: Training on blends of two images and their labels
+- `bot.models`: Every model by name
 - `bot.optimizer`: Nesterov momentum as torch computes it and fastai steers it, decay for weights only, and the learning rate of a batch size
-- `bot.schedule`: Warmup, step and cosine as functions of the batch, joined into what fastai's `ParamScheduler` takes, and drawn as the paper's Fig. 3"""
+- `bot.precision`: Computing in 16 bits, and channels last
+- `bot.resnet`: Four variants at seven depths, as rows of arguments over one class, and what they cost
+- `bot.runs`: What a run leaves behind, written so that a crash cannot spoil it, and read without running anybody's code
+- `bot.schedule`: Warmup, step and cosine as functions of the batch, joined into what fastai's `ParamScheduler` takes, and drawn as the paper's Fig. 3
+- `bot.sources`: Images and their classes, from wherever they are
+- `bot.test_utils`: A small learner, and hooks that keep or interrupt what happens in it: what several notebooks test with
+- `bot.watch`: Curves while training, and what the model is shown
+- `bot.weights`: Weights of a model, from files and from timm, and back"""
 
 __version__ = "0.0.1"

@@ -13,11 +13,13 @@ from fasttransform.transform import Transform
 from fastai.vision.learner import _add_norm
 from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_images
-from bot.augment import (BagCrop, BagImageBlock, BagNormalize, ColourDraw, bag_block, bag_dls, colour, gluoncv_colour, gluoncv_image,
-    paper_mean, paper_std, random_box)
-from bot import data as data_module
-from bot.data import EncodedImage, KeyedDL, decode_plain, digits, find_source, shrink_by, stored_box, turns, upright
-from bot.ladder import UsageError
+from bot.augment import ColourDraw, colour, gluoncv_colour, gluoncv_image, paper_mean, paper_std, random_box
+from bot.block import BagCrop, BagImageBlock, BagNormalize, bag_block, bag_dls
+from bot import images
+from bot.images import EncodedImage, decode_plain, shrink_by, stored_box, turns, upright
+from bot.sources import digits, find_source
+from bot.loader import KeyedDL
+from bot.core import UsageError
 
 photos = load_sample_images().images
 mean,std = torch.tensor(paper_mean),torch.tensor(paper_std)
@@ -123,7 +125,7 @@ def test_crops_are_exact(i, reading):
 
 @pytest.fixture(params=['simplejpeg','without'])
 def decoder(request, monkeypatch):
-    if request.param=='without': monkeypatch.setattr(data_module, 'simplejpeg', None)
+    if request.param=='without': monkeypatch.setattr(images, 'simplejpeg', None)
 
 def test_shrunk_decoding_is_close(decoder):
     seen = set()
@@ -153,7 +155,7 @@ def test_decoding_stops_below_the_crop(kwargs, mode):
 def test_decoders_agree(monkeypatch):
     data = encode(Image.fromarray(photos[0]))
     ours = [decode_plain(data, k) for k in (1,2,4,8)]
-    monkeypatch.setattr(data_module, 'simplejpeg', None)
+    monkeypatch.setattr(images, 'simplejpeg', None)
     assert all(torch.equal(o, decode_plain(data, k)) for o,k in zip(ours, (1,2,4,8)))
 
 @pytest.mark.parametrize('shape', [(375,500), (500,375), (427,640), (224,224), (100,90), (256,256), (30,900)])

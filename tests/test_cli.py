@@ -139,7 +139,7 @@ def test_bad_folders(tmp_path, capsys, monkeypatch):
     assert not (tmp_path/'runs').exists()
 
 def test_hidden_folders_are_no_classes(images, tmp_path):
-    from bot.data import find_source
+    from bot.sources import find_source
     root = folders(tmp_path, cat=5, dog=5)
     folders(tmp_path, **{'.ipynb_checkpoints':5})
     assert find_source(root).classes==['cat', 'dog']

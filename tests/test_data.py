@@ -13,9 +13,12 @@ from fastai.vision.augment import RandomResizedCrop, aug_transforms
 from fastai.vision.data import ImageBlock
 from fastcore.test import test_eq as same_value
 from fastcore.xtras import Config
-from bot.augment import bag_dls
-from bot.data import ImageError, KeyedDL, digits, find_source, unpack, write_once
-from bot.ladder import DataError, UsageError
+from bot.block import bag_dls
+from bot.core import write_once
+from bot.images import ImageError
+from bot.sources import digits, find_source, unpack
+from bot.loader import KeyedDL
+from bot.core import DataError, UsageError
 
 same_value.__test__ = False
 
@@ -320,7 +323,7 @@ def test_fastais_datasets(tmp_path, monkeypatch):
     archive(tmp_path/'mnist_sample.tgz')
     monkeypatch.setattr(URLs, 'MNIST_SAMPLE', (tmp_path/'mnist_sample.tgz').as_uri())
     cfg = Config(tmp_path, 'config.ini', create=dict(data='data', archive='archive'))
-    monkeypatch.setattr('bot.data.fastai_cfg', lambda: cfg)
+    monkeypatch.setattr('bot.sources.fastai_cfg', lambda: cfg)
     monkeypatch.setattr('fastdownload.core.download_and_check', lambda url, path, *args: shutil.copy(tmp_path/'mnist_sample.tgz', path))
     src = find_source('mnist_sample')
     same_value((src.n_train, src.n_valid, src.classes, src.path.name), (2, 2, ['a','b'], 'mnist_sample'))

@@ -8,8 +8,9 @@ from fastai.callback.core import Callback, CancelFitException
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from timm.models.resnet import BasicBlock, ResNet
-from bot import callbacks, learner, losses, models, schedule
-from bot.ladder import UsageError, ladder, readings, recipe
+from bot import distill, learner, losses, mixup, precision, resnet, schedule
+from bot.core import UsageError
+from bot.ladder import ladder, readings, recipe
 from bot.learner import bag_learner
 from bot.losses import distill_loss, smooth_labels
 from bot.models import xresnet18d
@@ -27,7 +28,7 @@ archs = dict(ours={}, timm=dict(arch=small_timm))
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     "Ours keeps its name and its variant, with one block a stage"
-    monkeypatch.setitem(models.depths, 50, models.depths[50] | dict(blocks=(1,1,1,1)))
+    monkeypatch.setitem(resnet.depths, 50, resnet.depths[50] | dict(blocks=(1,1,1,1)))
 
 @pytest.fixture(scope='module')
 def dls():
@@ -105,7 +106,7 @@ def began(m):
 
 def variant(m):
     "Which steps from A to D a model of ours has taken"
-    if not isinstance(m, models.XResNet): return {}
+    if not isinstance(m, resnet.XResNet): return {}
     first = m.layer2[0]
     pooled = any(isinstance(o, nn.AvgPool2d) for o in first.shortcut)
     return dict(resnet_b=convs(first.path)[1].stride==(2,2), resnet_c=len(convs(m.stem))==3, resnet_d=pooled)
@@ -187,7 +188,7 @@ half,full = (torch.float16,True),(torch.float32,False)
 @pytest.fixture
 def fast(monkeypatch):
     "Believe that a CPU is a GPU, as far as half precision goes"
-    for o in 'fast_half','fast_channels_last': monkeypatch.setattr(callbacks, o, lambda device: True)
+    for o in 'fast_half','fast_channels_last': monkeypatch.setattr(precision, o, lambda device: True)
 
 @pytest.mark.parametrize('rung,reading,arch,but', cells, ids=['-'.join([o,r,a,*b]) for o,r,a,b in cells])
 def test_half_precision(dls, fast, rung, reading, arch, but):
@@ -199,13 +200,13 @@ def test_layout_is_announced(dls, fast, capsys):
     learn = bag_learner(dls, 'fp16', widen=.125, as_paper=True)
     assert 'images lie channels last' in capsys.readouterr().out and any('channels last' in o for o in learn.recipe.notes)
 
-def test_layout_is_for_cuda(): assert [callbacks.fast_channels_last(o) for o in ('cuda','cpu','mps')]==[True,False,False]
+def test_layout_is_for_cuda(): assert [precision.fast_channels_last(o) for o in ('cuda','cpu','mps')]==[True,False,False]
 
 def test_no_half_precision_on_a_cpu(dls, capsys):
     "Announced, kept in the recipe, and true"
     assert computed_in(dls, 'fp16', 'paper', 'timm')=={full}
     assert 'fp16: True -> False (on cpu)' in capsys.readouterr().out
-    with pytest.warns(UserWarning, match='float16 is slow on cpu'): assert callbacks.half_dtype('fp16', 'cpu') is None
+    with pytest.warns(UserWarning, match='float16 is slow on cpu'): assert precision.half_dtype('fp16', 'cpu') is None
     assert not bag_learner(dls, 'fp16', widen=.125).recipe['fp16']
 
 # ---- mutations: a trick whose hook does nothing is missed by its cell
@@ -213,21 +214,21 @@ def test_no_half_precision_on_a_cpu(dls, capsys):
 def nothing(*args, **kwargs): pass
 def one(*args, **kwargs): return 1.
 
-def rows(**change): return {k: v|change for k,v in models.variants.items()}
+def rows(**change): return {k: v|change for k,v in resnet.variants.items()}
 
 mutations = {}
 mutations['linear'] = learner, 'scale_lr', lambda bs: .1
 mutations['warmup'] = schedule, 'warmup_factor', one
 mutations['zero_gamma'] = learner, 'zero_gamma', nothing
 mutations['no_decay'] = Nesterov, 'decays', lambda self, p: True
-mutations['fp16'] = callbacks, 'half_dtype', nothing
-mutations['resnet_b'] = models, 'variants', rows(strided=0)
-mutations['resnet_c'] = models, 'variants', rows(stem=(64,))
-mutations['resnet_d'] = models, 'variants', rows(pool=False)
+mutations['fp16'] = precision, 'half_dtype', nothing
+mutations['resnet_b'] = resnet, 'variants', rows(strided=0)
+mutations['resnet_c'] = resnet, 'variants', rows(stem=(64,))
+mutations['resnet_d'] = resnet, 'variants', rows(pool=False)
 mutations['cosine'] = schedule, 'cosine_factor', one
 mutations['smooth'] = losses, 'smooth_labels', lambda y, k, *args: y if y.is_floating_point() else F.one_hot(y, k).float()
-mutations['distill'] = callbacks.Distillation, 'after_loss', nothing
-mutations['mixup'] = callbacks.BagMixup, 'before_batch', nothing
+mutations['distill'] = distill.Distillation, 'after_loss', nothing
+mutations['mixup'] = mixup.BagMixup, 'before_batch', nothing
 
 def test_every_trick_has_a_mutation(): assert list(mutations)==names[1:]
 
@@ -238,7 +239,7 @@ def test_a_mutation_is_noticed(dls, fast, monkeypatch, trick, rung):
     monkeypatch.setattr(where, what, broken)
     rung = trick if rung=='itself' else rung
     if trick=='fp16': return half_fails(dls, rung)
-    for o in 'fast_half','fast_channels_last': monkeypatch.setattr(callbacks, o, lambda device: False)
+    for o in 'fast_half','fast_channels_last': monkeypatch.setattr(precision, o, lambda device: False)
     try: seen,_ = observe(dls, rung, 'paper', 'ours', n=5)
     except AssertionError: return
     want = expected(rung, 'ours')
@@ -246,11 +247,11 @@ def test_a_mutation_is_noticed(dls, fast, monkeypatch, trick, rung):
 
 def half_fails(dls, rung):
     with pytest.MonkeyPatch.context() as m:
-        m.setattr(callbacks, 'half_dtype', nothing)
+        m.setattr(precision, 'half_dtype', nothing)
         assert computed_in(dls, rung, 'paper', 'ours')=={(torch.float32,True)}
 
 def test_a_mutation_of_the_layout_is_noticed(dls, fast, monkeypatch):
-    monkeypatch.setattr(callbacks.ChannelsLastBatch, 'before_batch', nothing)
+    monkeypatch.setattr(precision.ChannelsLastBatch, 'before_batch', nothing)
     with pytest.raises(AssertionError): computed_in(dls, 'mixup', 'paper', 'ours')
 
 # ---- what is refused, and what every rung promises

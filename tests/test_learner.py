@@ -3,7 +3,7 @@ import pytest, torch
 from torch import nn
 import bot.all
 from bot.all import DataError, UsageError, bag_dls, bag_learner, load_run, norm_stats, recorded, save_args
-from bot.callbacks import Distillation
+from bot.distill import Distillation
 from bot.ladder import drop_epochs, warmup_epochs
 from bot.models import xresnet18d
 from fastai.data.transforms import Normalize
@@ -98,7 +98,7 @@ def test_settings_of_the_data_are_set_there(dls):
 def test_plain_fastai_dls():
     "Anyone's `DataLoaders` will do"
     from fastai.vision.data import ImageDataLoaders
-    from bot.data import digits
+    from bot.sources import digits
     dls = ImageDataLoaders.from_folder(digits(), valid='valid', bs=32, num_workers=0, device='cpu', batch_tfms=Normalize.from_stats((.5,)*3, (.5,)*3))
     learn = bag_learner(dls, 'smooth', widen=1/16)
     assert (learn.recipe['size'], learn.recipe['bs'])==(32, 32) and abs(learn.lr-.1*32/256)<1e-9
@@ -129,7 +129,7 @@ def test_freeze_freezes(dls):
 
 def test_weights_that_break_after_the_last_step(dls):
     "The last step of an epoch is looked at too, and the good weights come back"
-    from bot.callbacks import Diverged
+    from bot.guards import Diverged
     from fastai.callback.core import Callback
     class Break(Callback):
         order = 0

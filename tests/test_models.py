@@ -1,4 +1,4 @@
-"What no section of `04_models` shows: every model against timm or torchvision, weights both ways, fastai, detection, compilers"
+"What no section of `08_resnet`, `09_weights` and `10_models` shows: every model against timm or torchvision, weights both ways, fastai, detection, compilers"
 import json, pickle, re, shutil, sys, time
 from functools import lru_cache, partial
 from types import SimpleNamespace
@@ -11,7 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import bot.models as models
 from bot.init import inits, zero_gamma
-from bot.ladder import UsageError
+from bot.core import UsageError
+from bot.resnet import *
+from bot.weights import *
 from bot.models import *
 
 deep = 26,50,101,152,200
@@ -265,9 +267,10 @@ def test_files(tmp_path, capsys):
 
 def test_our_files_say_it_all(tmp_path, capsys):
     "What a run saved is exact: the network, A or B, and how it saw images, up to the learner's batches"
-    from bot.augment import bag_dls
-    from bot.callbacks import module_cfg, norm_stats
-    from bot.checkpoint import save_weights, seen_cfg
+    from bot.block import bag_dls
+    from bot.block import norm_stats
+    from bot.weights import module_cfg
+    from bot.runs import save_weights, seen_cfg
     from bot.learner import bag_learner
     dls,path = bag_dls('digits', bs=16, num_workers=0, device='cpu'),tmp_path/'w.safetensors'
     m = quarter('xresnet26a')

@@ -3,15 +3,16 @@ import colorsys, inspect, math, random, numpy as np, pytest, torch, torch.nn.fun
 from functools import lru_cache, partial
 from torch import nn, tensor
 from bot import models
-from bot.augment import (BagCrop, ColourDraw, brightness, colour, contrast, luma, paper_mean, paper_std, pca_axes, pca_noise, pca_values,
-    random_box, saturation, scale_hsv, short_edge, valid_size)
-from bot.callbacks import draw_pairs, mix
-from bot.checkpoint import is_best, load_run
+from bot.augment import ColourDraw, brightness, colour, contrast, luma, paper_mean, paper_std, pca_axes, pca_noise, pca_values
+from bot.augment import random_box, saturation, scale_hsv, short_edge, valid_size
+from bot.block import BagCrop
+from bot.mixup import draw_pairs, mix
+from bot.runs import is_best, load_run
 from bot.init import msra, xavier, zero_gamma
 from bot.ladder import drop_epochs, ladder, paper_mixup_alone, paper_top1, recipe, warmup_epochs
 from bot.learner import native_size
 from bot.losses import distill_loss, logit_gap, smooth_labels, soft_cross_entropy, teacher_loss
-from bot.models import macs, n_params
+from bot.resnet import macs, n_params
 from bot.optimizer import decayed, nag, scale_lr
 from bot.schedule import lr_schedule
 

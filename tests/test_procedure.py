@@ -16,11 +16,16 @@ from fastai.data.load import DataLoader
 from fastai.interpret import ClassificationInterpretation
 from fastai.learner import Learner, Recorder, load_learner
 from fastai.metrics import accuracy
-from bot import callbacks
-from bot.augment import bag_dls
-from bot.callbacks import BagMixup, DivergenceGuard, Diverged, Teacher, as_teacher, module_cfg, norm_stats
+from bot import distill, guards, mixup, precision, watch
+from bot.block import bag_dls
+from bot.block import norm_stats
+from bot.weights import module_cfg
+from bot.guards import DivergenceGuard, Diverged
+from bot.mixup import BagMixup
+from bot.distill import Teacher, as_teacher
 from bot.init import zero_gamma
-from bot.ladder import DataError, UsageError, readings
+from bot.core import DataError, UsageError
+from bot.ladder import readings
 from bot.losses import BagLoss
 from bot.models import xresnet18d
 from bot.optimizer import decayed, nag
@@ -136,7 +141,7 @@ def test_accumulation_steps():
     assert len(steps)==4
 
 def test_clip_sees_true_gradients(monkeypatch):
-    monkeypatch.setattr(callbacks, 'fast_half', bool)
+    monkeypatch.setattr(precision, 'fast_half', bool)
     norms = []
     class Norm(Callback):
         order = 12
@@ -197,7 +202,7 @@ def test_targets_are_checked_before_any_loss():
     seen = []
     def loss(pred, y): return seen.append(y) or F.cross_entropy(pred, y.clamp(0, K-1))
     with pytest.raises(DataError, match=f"Target 9 is not one of the model's {K} classes"):
-        fit(Learner(loaders(x, torch.full_like(y, 9)), network(), loss, nag, cbs=callbacks.TargetCheck()))
+        fit(Learner(loaders(x, torch.full_like(y, 9)), network(), loss, nag, cbs=guards.TargetCheck()))
     assert not seen
 
 def test_metrics_see_plain_targets():
@@ -328,8 +333,8 @@ def test_teacher_of_a_run_folder(dls, tmp_path):
 
 def test_teacher_by_name(dls, monkeypatch):
     with pytest.raises(DataError, match="'resnet18'.*1000"): vision(dls).distill('resnet18')
-    monkeypatch.setattr(callbacks, 'get_model', lambda name, n_out, pretrained: nn.Linear(2, n_out) if pretrained else None)
-    assert callbacks.named_teacher('resnet18', 1000).out_features==1000
+    monkeypatch.setattr(distill, 'get_model', lambda name, n_out, pretrained: nn.Linear(2, n_out) if pretrained else None)
+    assert distill.named_teacher('resnet18', 1000).out_features==1000
 
 def test_teacher_in_the_students_precision(dls):
     types = []
@@ -346,12 +351,13 @@ def patched():
     return [k for k,f in inspect.getmembers(Learner, inspect.isfunction) if f.__module__.startswith('bot.')]
 
 def test_hooks_shadow_nothing():
-    hooks = [o for o in vars(callbacks).values() if isinstance(o, type) and issubclass(o, Callback) and o.__module__=='bot.callbacks']
+    mods = guards,mixup,distill,precision,watch
+    hooks = {o for m in mods for o in vars(m).values() if isinstance(o, type) and issubclass(o, Callback) and o.__module__==m.__name__}
     taken = set(dir(Learner)) | set(vars(Learner(DataLoaders(), nn.Linear(1,1), nn.MSELoss()))) | set(dir(nn.Module()))
     assert len(hooks)==7
     for o in hooks: assert class2attr(o.__new__(o), 'Callback') not in taken, o
     assert set(patched())>={'distill','to_fp16','to_bf16','to_channelslast','fit_warmup','fit_warmup_cos','fit_warmup_step'}
-    assert set(callbacks.hook_order)=={o.__name__ for o in hooks} and all(callbacks.hook_order[o.__name__]==o.order for o in hooks)
+    assert set(guards.hook_order)=={o.__name__ for o in hooks} and all(guards.hook_order[o.__name__]==o.order for o in hooks)
 
 def test_pickles():
     for o in BagLoss(.1), BagMixup(.2), DivergenceGuard(), partial(nag, decay_bias=False), lr_schedule(.1, 3, 4): pickle.loads(pickle.dumps(o))

@@ -25,11 +25,11 @@ def change(path, old, new):
 def changed(to):
     "A copy of the package with the trick of the tutorial in it"
     d = shutil.copytree(root/'bot', to/'bot')
-    for nb,old,new in hunks(): change(d/f"{nb.split('_', 1)[1]}.py", old, new)
-    for mod,start in ('losses', 'def poly_term('),('callbacks', 'class Poly('):
+    for nb,old,new in hunks(): change(d/f"{nb.split('_', 1)[1]}.py", *(o.replace('from bot.', 'from .') for o in (old,new)))
+    for mod,start in ('losses', 'def poly_term('),('distill', 'class Poly('):
         path = d/f'{mod}.py'
         path.write_text(f'{path.read_text()}\n{source(start)}\n')
-    change(d/'callbacks.py', 'from .losses import ', 'from .losses import poly_term,')
+    change(d/'distill.py', 'from .losses import ', 'from .losses import poly_term,')
 
 def test_own_trick_inside_the_package(tmp_path):
     changed(tmp_path)
