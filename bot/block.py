@@ -28,7 +28,7 @@ from fastai.torch_core import default_device, TensorImage, to_device
 from fastai.vision.augment import RandomErasing
 from fastai.vision.core import PILMask, TensorBBox, TensorPoint
 from .core import nearest, UsageError
-from .ladder import readings
+from .ladder import check_settings, ladder, options, setting
 from .images import EncodedImage
 from .sources import find_source
 from .loader import KeyedDL
@@ -40,8 +40,8 @@ class BagCrop(DisplayedTransform):
     order = 1
     def __init__(self,
         size:int, # Side of the result, in pixels
-        min_scale:float=.08, # Smallest area of a random crop, as a share of the image
-        flip:float=.5, # Probability of a horizontal flip
+        min_scale:float=ladder['baseline']['min_scale'], # Smallest area of a random crop, as a share of the image
+        flip:float=ladder['baseline']['flip'], # Probability of a horizontal flip
         reading:str='paper', # 'paper': antialiased; 'gluoncv': not, and sides of the crop swapped half of the time
         exact:bool=False # Decode in full size even where less would do
     ):
@@ -70,8 +70,8 @@ class BagNormalize(Normalize):
     order = 99
     def __init__(self,
         reading:str='paper', # 'paper': hue, saturation, brightness; 'gluoncv': brightness, contrast, saturation, in bytes and in random order
-        jitter:float=.4, # Factors are from [1-jitter, 1+jitter]
-        pca:float=.1, # Standard deviation of the PCA noise
+        jitter:float=ladder['baseline']['jitter'], # Factors are from [1-jitter, 1+jitter]
+        pca:float=ladder['baseline']['pca'], # Standard deviation of the PCA noise
         compile:bool=False, # By torch.compile
         dtype=torch.float # Of the result: torch.half saves a pass where half precision follows
     ):
@@ -168,24 +168,19 @@ def built(self:BagNormalize, dl):
 
 # %% ../nbs/06_block.ipynb #100805f7
 def BagImageBlock(
-    size:int=224, # Side of an image, in pixels
+    size:int=ladder['baseline']['size'], # Side of an image, in pixels
     reading:str='paper', # 'paper': §2.1 as it is written; 'gluoncv': as its authors' code has it
-    min_scale:float=.08, # Smallest area of a random crop, as a share of the image
-    flip:float=.5, # Probability of a horizontal flip
-    jitter:float=.4, # Colour factors are drawn from [1-jitter, 1+jitter]
-    pca:float=.1, # Standard deviation of the PCA noise
+    min_scale:float=ladder['baseline']['min_scale'], # Smallest area of a random crop, as a share of the image
+    flip:float=ladder['baseline']['flip'], # Probability of a horizontal flip
+    jitter:float=ladder['baseline']['jitter'], # Colour factors are drawn from [1-jitter, 1+jitter]
+    pca:float=ladder['baseline']['pca'], # Standard deviation of the PCA noise
     exact:bool=False, # Decode in full size even where less would do
     compile:bool=False, # Colour steps by torch.compile
 )->TransformBlock:
     "A `TransformBlock` for images that go through the paper's pipeline (§2.1)"
-    nearest(reading, readings, 'reading')
-    if not isinstance(size, int) or size<1: raise UsageError(f'size={size}: the side of an image is a whole number of pixels, at least 1')
-    if not 0<min_scale<=1: raise UsageError(f'min_scale={min_scale}: the smallest area of a crop is a share of the image, above 0 and at most 1')
-    if not 0<=flip<=1: raise UsageError(f'flip={flip}: a probability is at least 0 and at most 1')
-    if not 0<=jitter<1: raise UsageError(f'jitter={jitter}: colour factors are drawn from [1-jitter, 1+jitter], so it is at least 0 and below 1')
-    if pca<0: raise UsageError(f'pca={pca}: a standard deviation cannot be negative')
-    tfms = [BagFloat(), BagNormalize(reading, jitter, pca, compile)]
-    return TransformBlock(EncodedImage.create, BagCrop(size, min_scale, flip, reading, exact), tfms, dl_type=KeyedDL)
+    o = check_settings(size=size, reading=reading, min_scale=min_scale, flip=flip, jitter=jitter, pca=pca)
+    tfms = [BagFloat(), BagNormalize(reading, o['jitter'], o['pca'], compile)]
+    return TransformBlock(EncodedImage.create, BagCrop(o['size'], o['min_scale'], o['flip'], reading, exact), tfms, dl_type=KeyedDL)
 
 # %% ../nbs/06_block.ipynb #33b43427
 def norm_stats(
@@ -262,19 +257,21 @@ def bag_dls(
     device=None, # Device that trains; unset, fastai's default
     bad:str='stop', # An image that cannot be read: 'stop' before its batch is trained on, or 'skip' it and say so
     start_method:str=None, # Of workers: 'fork', 'spawn' or 'forkserver'; unset, Python's default
-    valid_pct:float=.2, # Share of each class that validates, where the source does not say
+    valid_pct:float=options()['valid_pct'], # Share of each class that validates, where the source does not say
     split_seed:int=0, # Seed of that split
     root=None, # Folder of a table's images; unset, the one it is in
     **kwargs
 ):
     "`DataLoaders` of the paper's pipeline (§2.1)"
-    if num_workers is not None and num_workers<0: raise UsageError(f'num_workers={num_workers}: give 0 or more processes')
+    num_workers = num_workers if num_workers is None else setting('workers')(num_workers, 'num_workers')
+    seed,bad = (setting(k)(v, k) for k,v in dict(seed=seed, bad=bad).items())
     if start_method: nearest(start_method, get_all_start_methods(), 'start method')
     src = find_source(src, valid_pct, split_seed, root)
     device = torch.device(device) if device is not None else default_device()
     made = block_args(src, size=size, reading=reading, **kwargs)
     bs = min(src.settings.get('bs', 64), src.n_train) if bs is None else bs
-    if not 0<bs<=src.n_train: raise UsageError(f'bs={bs} with {src.n_train} training images: a batch needs at least 1 image and at most all of them')
+    bs = setting('bs')(bs, 'bs')
+    if bs>src.n_train: raise UsageError(f'bs={bs} with {src.n_train} training images: a batch has at most all of them')
     block = bag_block(src, **made)
     if kwargs.get('compile'): print('Colour steps are compiled by torch.compile: the first batch takes its time')
     dls = block.dataloaders(src, bs=bs, seed=seed, device=device, start_method=start_method, bad=bad, pin_memory=device.type=='cuda',

@@ -20,8 +20,8 @@ from torch import nn, Tensor
 from fastcore.basics import patch
 from fastai.callback.core import Callback
 from fastai.learner import Learner
-from .core import DataError, nearest, UsageError
-from .ladder import ladder, readings
+from .core import DataError, UsageError
+from .ladder import ladder, setting
 from .loader import keyed
 from .block import norm_stats
 from .resnet import evaluating, our_names
@@ -123,9 +123,7 @@ class Distillation(Callback):
         T:float=ladder['baseline']['T'], # Temperature
         reading:str='paper' # 'paper': loss + T²·teacher's; 'gluoncv': half of that
     ):
-        if not T>0: raise UsageError(f"T={T}: the temperature of distillation is above 0")
-        nearest(reading, readings, 'reading')
-        self.teacher,self.T,self.reading = teacher,T,reading
+        self.teacher,self.T,self.reading = teacher,setting('T')(T, 'T'),setting('reading')(reading, 'reading')
 
     def before_train(self):
         if 'teacher' not in self.__dict__: raise UsageError("A saved student comes without its teacher: give it to `learn.distill` again")

@@ -15,8 +15,7 @@ import warnings
 from math import sqrt
 import torch
 from torch import nn
-from .core import nearest
-from .ladder import readings
+from .ladder import is_paper
 
 # %% ../nbs/07_init.ipynb #2856c5a3
 weight_layers = (nn.modules.conv._ConvNd, nn.Linear)
@@ -60,8 +59,7 @@ def xavier(
     reading:str='paper' # 'paper' (Xavier, uniform) or 'gluoncv' (the authors' script has `msra` instead)
 )->nn.Module: # The same model
     "The paper's start: weights from U[-a,a], biases 0, gamma 1, beta 0 (§2.1)"
-    nearest(reading, readings, 'reading')
-    return msra(model) if reading=='gluoncv' else init_layers(model, nn.init.xavier_uniform_)
+    return msra(model) if not is_paper(reading) else init_layers(model, nn.init.xavier_uniform_)
 
 # %% ../nbs/07_init.ipynb #53559990
 def kaiming(

@@ -16,8 +16,8 @@ __all__ = ['is_index', 'at_least_float32', 'check_eps', 'smooth_labels', 'logit_
 from math import inf, log
 import torch, torch.nn.functional as F
 from torch import nn, Tensor
-from .core import DataError, nearest, UsageError
-from .ladder import readings
+from .core import DataError, UsageError
+from .ladder import is_paper, setting
 
 # %% ../nbs/11_losses.ipynb #43a6b3ef
 def is_index(
@@ -38,8 +38,7 @@ def check_eps(
     k:int=2 # Number of classes
 ):
     "Refuse an `eps` that leaves no distribution over `k` classes"
-    if not 0<=eps<1: raise UsageError(f"eps={eps}: label smoothing takes a share of the true class, at least 0 and below 1")
-    if eps and k<2: raise UsageError(f"eps={eps} with {k} class: label smoothing needs another class to give it to")
+    if setting('eps')(eps, 'eps') and k<2: raise UsageError(f"eps={eps} with {k} class: label smoothing needs another class to give it to")
 
 def smooth_labels(
     y:Tensor, # Class indices `(bs)`, or distributions `(bs, k)`
@@ -50,7 +49,7 @@ def smooth_labels(
     "Distribution of `y` with `eps` of it spread over the classes, eq. (4)"
     check_eps(eps, k)
     q = F.one_hot(y.long(), k).movedim(-1, 1).float() if is_index(y) else at_least_float32(y)
-    if nearest(reading, readings, 'reading')=='gluoncv': return q*(1-eps) + eps/k
+    if not is_paper(reading): return q*(1-eps) + eps/k
     return q*(1-eps) + (1-q)*eps/max(k-1, 1)
 
 # %% ../nbs/11_losses.ipynb #e2b7532c
@@ -62,7 +61,7 @@ def logit_gap(
     "Best distance of the true class's logit from the others, eq. (5)"
     check_eps(eps, k)
     if not eps: return inf
-    return log((k-1)*(1-eps)/eps if nearest(reading, readings, 'reading')=='paper' else k*(1-eps)/eps + 1)
+    return log((k-1)*(1-eps)/eps if is_paper(reading) else k*(1-eps)/eps + 1)
 
 # %% ../nbs/11_losses.ipynb #2e76d3e6
 def smooth_cross_entropy(
@@ -106,7 +105,7 @@ def teacher_loss(
     T:float # Temperature
 )->Tensor: # Loss
     "Cross entropy of the student with the teacher, both at temperature `T`"
-    if not T>0: raise UsageError(f"T={T}: the temperature of distillation is above 0")
+    T = setting('T')(T, 'T')
     z,r = at_least_float32(pred),at_least_float32(teacher_pred)
     return F.cross_entropy(z/T, F.softmax(r/T, 1).to(z))
 
@@ -119,7 +118,7 @@ def distill_loss(
 )->Tensor: # Loss
     "`loss` with the teacher's term, eq. (6)"
     both = loss + T**2*teacher_loss(pred, teacher_pred, T)
-    return both if nearest(reading, readings, 'reading')=='paper' else both/2
+    return both if is_paper(reading) else both/2
 
 # %% ../nbs/11_losses.ipynb #e42e2fa0
 def check_targets(
@@ -149,7 +148,7 @@ class BagLoss(nn.Module):
         reduction:str='mean' # 'mean', 'sum' or 'none'
     ):
         super().__init__()
-        check_eps(eps), nearest(reading, readings, 'reading')
+        check_eps(eps), is_paper(reading)
         self.eps,self.reading,self.ignore_index,self.reduction,self.checked = eps,reading,ignore_index,reduction,False
         self.register_buffer('weight', weight)
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.distributions.beta import Beta
 from fastai.callback.core import Callback
 from fastai.losses import BaseLoss
-from .core import nearest, UsageError
-from .ladder import readings
+from .core import UsageError
+from .ladder import is_paper, setting
 from .losses import check_targets
 from .guards import hook_order
 
@@ -27,7 +27,7 @@ def draw_pairs(
     reading:str='paper' # 'paper': a λ for each image, random partners; 'gluoncv': one λ, the batch reversed
 )->tuple: # λ `(bs)` or `(1)`, partners `(bs)`
     "Shares and partners for mixup, §5.4"
-    pairs = nearest(reading, readings, 'reading')=='paper'
+    pairs,alpha = is_paper(reading),float(alpha)
     lam = Beta(torch.tensor(alpha), torch.tensor(alpha), validate_args=False).sample((bs if pairs else 1,))
     return lam, torch.randperm(bs) if pairs else torch.arange(bs-1, -1, -1)
 
@@ -49,10 +49,7 @@ class BagMixup(Callback):
         off:float=0, # Epochs without mixup at the end; the authors' code
         reading:str='paper' # 'paper': a λ for each image, random partners; 'gluoncv': one λ, the batch reversed
     ):
-        if alpha<0: raise UsageError(f"alpha={alpha}: mixup draws from Beta(alpha, alpha), so alpha is above 0, or 0 for no mixup")
-        if off<0: raise UsageError(f"off={off}: mixup cannot be off for a negative number of epochs")
-        nearest(reading, readings, 'reading')
-        self.alpha,self.off,self.reading = alpha,off,reading
+        self.alpha,self.off,self.reading = setting('alpha')(alpha, 'alpha'),setting('mixup_off')(off, 'off'),setting('reading')(reading, 'reading')
 
     def before_fit(self):
         if self.alpha and isinstance(self.loss_func, BaseLoss):

@@ -17,8 +17,7 @@ from torch.optim.sgd import sgd
 from fastcore.basics import patch
 from fastai.learner import Learner
 from fastai.optimizer import Optimizer
-from .core import UsageError
-from .ladder import ladder
+from .ladder import check_settings, ladder
 from .init import norm_layers
 
 # %% ../nbs/12_optimizer.ipynb #66601e67
@@ -83,9 +82,8 @@ def nag(
     decay_bias:bool=ladder['baseline']['decay_bias'] # Decay biases and norm layers too; false is the trick of §3.1
 )->Optimizer: # For `Learner(opt_func=nag)`, or `partial(nag, decay_bias=False)`
     "Nesterov's accelerated gradient, §2.2"
-    if not 0<=mom<1: raise UsageError(f"mom={mom}: momentum is in [0, 1)")
-    if wd<0: raise UsageError(f"wd={wd}: weight decay cannot be negative")
-    return Nesterov(params, lr, mom, wd, decay_bias)
+    o = check_settings(mom=mom, wd=wd, decay_bias=decay_bias)
+    return Nesterov(params, lr, o['mom'], o['wd'], o['decay_bias'])
 
 # %% ../nbs/12_optimizer.ipynb #2343b0b0
 def decayed(

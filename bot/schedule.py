@@ -19,8 +19,8 @@ from fastcore.foundation import L
 from fastcore.meta import delegates
 from fastai.callback.schedule import ParamScheduler
 from fastai.learner import Learner
-from .core import nearest, UsageError
-from .ladder import drop_epochs, readings, recipe, warmup_epochs
+from .core import UsageError
+from .ladder import drop_epochs, is_paper, recipe, setting, warmup_epochs
 
 # %% ../nbs/13_schedule.ipynb #727295ea
 def warmup_factor(
@@ -29,7 +29,7 @@ def warmup_factor(
     reading:str='paper' # 'paper': the first batch has 1/m; 'gluoncv': it has 0
 )->float: # Share of the full learning rate
     "Linear warmup at batch `t` of `m`, §3.1"
-    return (t + (nearest(reading, readings, 'reading')=='paper'))/m
+    return (t + is_paper(reading))/m
 
 # %% ../nbs/13_schedule.ipynb #6923b0b1
 def step_factor(
@@ -79,7 +79,7 @@ def lr_schedule(
     reading:str='paper' # 'paper': warmup starts at `lr`/m; 'gluoncv': at 0
 ): # Function of the position, for `ParamScheduler`
     "Warmup, then `sched`, as a function that can be pickled"
-    nearest(sched, ['step','cosine'], 'schedule'), nearest(reading, readings, 'reading')
+    setting('sched')(sched, 'sched'), is_paper(reading)
     if n_epoch<=0 or n_iter<1: raise UsageError(f"A run of {n_epoch} epochs of {n_iter} batches has no steps: give it at least one of each")
     if not 0<=warmup<=n_epoch: raise UsageError(f"warmup={warmup} epochs does not fit a run of {n_epoch}: it is from 0 to the length of the run")
     if min(drops, default=0)<0: raise UsageError(f"drops={drops}: epochs cannot be negative")

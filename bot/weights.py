@@ -20,7 +20,7 @@ from safetensors import safe_open, SafetensorError
 from torch import nn
 from fastai.vision.core import imagenet_stats
 from .core import nearest, UsageError
-from .ladder import readings
+from .ladder import is_paper
 from .resnet import depths, our_names, paper_cfg, XResNet
 
 # %% ../nbs/09_weights.ipynb #29749397
@@ -198,9 +198,8 @@ def input_cfg(
     reading:str='paper' # 'paper' (as timm states it) or 'gluoncv' (for `gluon_in1k` weights: as their authors trained)
 )->dict: # In the form of `paper_cfg`, mean and deviation on 0-255
     "How images for `model` are prepared"
-    nearest(reading, readings, 'reading')
     cfg = getattr(model, 'data_cfg', paper_cfg)
-    if reading=='gluoncv' and (cfg['weights'] or '').endswith('.gluon_in1k'): return paper_cfg | dict(weights=cfg['weights'])
+    if not is_paper(reading) and (cfg['weights'] or '').endswith('.gluon_in1k'): return paper_cfg | dict(weights=cfg['weights'])
     f = 255/cfg['scale']
     return cfg | dict(mean=tuple(o*f for o in cfg['mean']), std=tuple(o*f for o in cfg['std']), scale=255)
 

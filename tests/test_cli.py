@@ -189,7 +189,7 @@ def test_skipped_images_are_counted(images, tmp_path, capsys):
 def test_help_lists_every_setting_with_its_rungs_default():
     for rung in 'baseline','mixup':
         h = ' '.join(parser(rung_values(['--rung', rung])).format_help().split())
-        for k,v in recipe(rung).items(): assert f"--{k.replace('_', '-')} " in h and f'(default: {v})' in h, k
+        for k,v in recipe(rung).items(): assert f"--{k.replace('_', '-')} " in h and f'default: {v})' in h, k
 
 def test_help_is_quick_and_light(tmp_path):
     p = shell('--help', cwd=tmp_path)
