@@ -21,8 +21,8 @@ from fasttransform.transform import Pipeline
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 from bot.augment import paper_mean, paper_std, pca_noise, random_box
-from bot.block import BagCrop, BagNormalize
-from bot.images import EncodedImage, crop, decode_plain, resize
+from bot.block import BagCrop, BagNormalize, EncodedImage
+from bot.images import crop, decode_plain, resize
 from bot.loader import keep_memory
 
 warnings.filterwarnings('ignore')
@@ -184,7 +184,7 @@ def profile(ims, rounds):
             mark()
             box = random_box(h, w)
             mark()
-            x = im.decode_rows(box[0]+box[2])
+            x = im.encoded.decode_rows(box[0]+box[2])
             mark()
             x = resize(crop(x, box), (size,size))
             mark()

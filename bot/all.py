@@ -1,25 +1,30 @@
-"Everything of `bot`, in reading order"
+"The names that `from bot.all import *` brings, in reading order: the promise to users. What is public beside them stands in its own module"
 import fastai.vision.all as _fastai   # first and whole: its libraries load a sixth slower in another order
-from .core import *
-from .ladder import *
-from .images import *
-from .sources import *
-from .loader import *
-from .augment import *
-from .block import *
-from .init import *
-from .resnet import *
-from .weights import *
-from .models import *
-from .losses import *
-from .optimizer import *
-from .schedule import *
-from .guards import *
-from .mixup import *
-from .distill import *
-from .precision import *
-from .watch import *
-from .learner import *
-from .runs import *
+from .core import BotError, DataError, UsageError
+from .ladder import default_rung, fit_to, ladder, Ladder, readings, recipe, Recipe, settings, Trick
+from .images import Encoded, ImageError
+from .sources import digits, find_source
+from .loader import keyed, KeyedDL
+from .augment import paper_mean, paper_std, pca_noise, random_box, scale_hsv
+from .block import bag_block, bag_dls, BagCrop, BagImageBlock, BagNormalize, EncodedImage, norm_stats
+from .init import init_layers, kaiming, msra, xavier, zero_gamma
+from .resnet import depths, macs, n_params, summary, variants
+from .weights import from_timm, input_cfg, load_weights, read_weights, to_timm
+from .models import features, xresnet_split
+from .models import xresnet18a, xresnet18b, xresnet18c, xresnet18d, xresnet26a, xresnet26b, xresnet26c, xresnet26d, xresnet34a, xresnet34b, xresnet34c, xresnet34d
+from .models import xresnet50a, xresnet50b, xresnet50c, xresnet50d, xresnet101a, xresnet101b, xresnet101c, xresnet101d
+from .models import xresnet152a, xresnet152b, xresnet152c, xresnet152d, xresnet200a, xresnet200b, xresnet200c, xresnet200d
+from .losses import BagLoss, distill_loss, logit_gap, smooth_labels, soft_cross_entropy, teacher_loss
+from .optimizer import decayed, nag, Nesterov, scale_lr
+from .schedule import cosine_factor, lr_schedule, plot_sched, step_factor, warmup_factor
+from .guards import Diverged, DivergenceGuard, hook_order, TargetCheck
+from .mixup import BagMixup, draw_pairs, mix
+from .distill import as_teacher, CachedTeacher, Distillation, Teacher
+from .precision import ChannelsLastBatch, HalfPrecision
+from .watch import draw_curves, loss_curves, LossPlot
+from .learner import bag_learner, wilson
+from .runs import load_run, recorded, RunFolder, save_args, save_weights
+from .core import add_help as _add_help
 
-add_help([*globals().values(), *vars(_fastai.Learner).values()], __package__)   # `?` shows what each parameter is
+__all__ = [k for k in globals() if not k.startswith('_')]
+_add_help([*globals().values(), *vars(_fastai.Learner).values()], __package__)   # `?` shows what each parameter is

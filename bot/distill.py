@@ -23,9 +23,9 @@ from fastai.learner import Learner
 from .core import DataError, UsageError
 from .ladder import ladder, setting
 from .loader import keyed
-from .block import norm_stats
+from .block import bag_of, norm_stats
 from .resnet import evaluating, our_names
-from .weights import import_timm, module_cfg
+from .weights import import_timm, input_cfg
 from .models import get_model
 from .losses import distill_loss
 from .guards import hook_order
@@ -73,7 +73,7 @@ def of_learner(
     size:int=None # Side of the images it wants; unset, what it was trained with if it knows
 )->Teacher: # Takes such batches
     "The model of `learn`, which sees images as it was trained to"
-    made = getattr(learn.dls, 'bag', {})
+    made = bag_of(learn.dls)
     return Teacher(learn.model, theirs, norm_stats(learn.dls), size or made.get('size'), getattr(learn.dls, 'vocab', None))
 
 def as_teacher(
@@ -90,9 +90,9 @@ def as_teacher(
         if load is None: raise UsageError(f"'{teacher}' is a folder: give `load=load_run` to read a run from it")
         return as_teacher(load(teacher), dls, size)
     model = teacher if isinstance(teacher, nn.Module) else named_teacher(teacher, getattr(dls, 'c', None))
-    cfg = module_cfg(model)
-    own = (torch.tensor(cfg['mean']),torch.tensor(cfg['std'])) if cfg else None
-    return Teacher(model, theirs, own, size or cfg.get('size'))
+    cfg = input_cfg(model)
+    if not cfg['weights']: return Teacher(model, theirs, size=size)
+    return Teacher(model, theirs, (torch.tensor(cfg['mean']),torch.tensor(cfg['std'])), size or cfg['size'])
 
 # %% ../nbs/16_distill.ipynb #52926b06
 def check_classes(
@@ -171,7 +171,7 @@ def one_image(
     dls # `DataLoaders`
 )->Tensor: # A batch of one
     "A batch of one image as `dls` give it; a black one if its size is known. No generator is left further on"
-    made = getattr(dls, 'bag', {})
+    made = bag_of(dls)
     if 'size' in made: return torch.zeros(1, 3, *[made['size']]*2)
     with keyed(0): return dls.loaders[-1].one_batch()[0][:1]
 

@@ -24,7 +24,7 @@ hook_order = dict(TargetCheck=-5, BagMixup=0, Distillation=5, DivergenceGuard=7,
 # %% ../nbs/14_guards.ipynb #7f2333f5
 class Diverged(BotError):
     "The training loss is not a number any more"
-    code = 4
+    code,state = 4,'diverged'
 
 def all_finite(
     tensors # Of any type

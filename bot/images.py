@@ -1,7 +1,7 @@
 """An image that is not decoded yet: decoded as far as a crop needs, the right way up
 
-An `EncodedImage` is a file that has not been decoded yet, so that only the part which a crop needs has to be. What cannot be read is an error that names the file and
-the reason.
+An `Encoded` image is a file that has not been decoded yet. `decode` reads the part that a crop needs, the right way up, and no more of the file than that takes. This module
+imports no fastai: a model can be asked about an image without it.
 
 Docs: https://OWNER.github.io/bot/images.html.md"""
 
@@ -10,7 +10,7 @@ Docs: https://OWNER.github.io/bot/images.html.md"""
 # %% auto #0
 __all__ = ['image_problems', 'max_pixels', 'sof', 'turns', 'exif_keys', 'notes', 'ImageError', 'plain_reason', 'read_bytes',
            'open_header', 'segments', 'has_end', 'jpeg_size', 'stored_box', 'upright', 'to_rgb', 'pil_decode',
-           'shrink_by', 'resize', 'pil_tensor', 'EncodedImage', 'crop', 'end_after', 'decode_plain', 'resize_shrunk',
+           'shrink_by', 'resize', 'pil_tensor', 'Encoded', 'crop', 'end_after', 'decode_plain', 'resize_shrunk',
            'first_readable']
 
 # %% ../nbs/02_images.ipynb #cd1c5365
@@ -18,11 +18,9 @@ import io, os, stat, warnings
 from math import ceil
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image
 from torchvision.io import decode_jpeg, ImageReadMode
 from fastcore.basics import patch
-from fastai.torch_core import TensorImage
-from fastai.vision.core import PILBase, PILImage
 from .core import DataError
 try: import simplejpeg
 except ImportError: simplejpeg = None
@@ -172,30 +170,24 @@ def pil_tensor(
     return torch.from_numpy(np.array(im)).permute(2,0,1)
 
 # %% ../nbs/02_images.ipynb #d1b837a6
-class EncodedImage(PILImage):
-    "An image file, decoded when a part of it is asked for"
-    path,data,pil,turn,plain = None,None,None,turns[1],True
-
-    @classmethod
-    def create(cls,
-        fn:Path|str|bytes|np.ndarray|torch.Tensor|Image.Image # A file, its bytes, or pixels
+class Encoded:
+    "An encoded image, decoded when a part of it is asked for"
+    def __init__(self,
+        data:Path|str|bytes # A file, or its bytes
     ):
-        "From whatever fastai takes for an image"
-        if isinstance(fn, Image.Image) and not isinstance(fn, PILBase): fn = to_rgb(ImageOps.exif_transpose(fn))   # reads it, if it is still a file
-        if isinstance(fn, TensorImage): fn = fn.permute(1,2,0).byte()
-        if isinstance(fn, (np.ndarray,torch.Tensor)): fn = to_rgb(Image.fromarray(np.asarray(fn)))
-        if not isinstance(fn, (Path,str,bytes)): return super().create(fn)
-        res = cls.__new__(cls)
-        Image.Image.__init__(res)
-        res._mode = 'RGB'
-        if isinstance(fn, bytes): res.data = fn
-        else: res.path = str(fn)
-        return res
+        self.path,self.data = (None,data) if isinstance(data, bytes) else (str(data),None)
+        self.stored,self.pil,self.turn,self.plain = None,None,turns[1],True
 
     @property
     def size(self):
-        if not self._size[0]: self.read_header()
-        return self._size
+        "Width and height, the right way up"
+        if not self.stored: self.read_header()
+        return self.stored[::-1] if self.turn[0] else self.stored
+
+    @property
+    def shape(self):
+        "Height and width, the right way up"
+        return self.size[::-1]
 
     @property
     def file(self):
@@ -204,13 +196,11 @@ class EncodedImage(PILImage):
         return self.pil
 
     def read_header(self):
-        "Size and orientation"
+        "Size as stored, and orientation"
         try:
             if self.data is None: self.data = read_bytes(self.path)
-            self.stored = jpeg_size(self.data)
-            if not self.stored: self.stored = self.ask_pillow()
+            self.stored = jpeg_size(self.data) or self.ask_pillow()
         except image_problems as e: raise ImageError(self.path, e) from e
-        self._size = self.stored[::-1] if self.turn[0] else self.stored
 
     def ask_pillow(self):
         "Width and height as stored, of any format"
@@ -226,22 +216,21 @@ notes = []   # what a user should know about images that can be read; workers ha
 
 # %% ../nbs/02_images.ipynb #100a4444
 @patch
-def decode(self:EncodedImage,
+def decode(self:Encoded,
     box:tuple=None, # Top, left, height and width of a part, in whole pixels; unset, all
     size:tuple=None, # Height and width of the result; unset, those of the part
     antialias:bool=True, # Average over the pixels that fall together
     exact:bool=False # Decode in full size even where less would do, and resize in floats
-)->TensorImage: # uint8, 3 x height x width
+)->torch.Tensor: # uint8, 3 x height x width
     "A part of the image, resized"
     shape = self.shape
     box = box or (0, 0)+shape
     size = size or box[2:]
-    try: x = resize(crop(pil_tensor(self), box), size, antialias, exact) if self._im is not None else self.decode_stored(box, size, antialias, exact)
+    try: return self.decode_stored(box, size, antialias, exact)
     except image_problems as e: raise ImageError(self.path, e) from e
-    return x.as_subclass(TensorImage)
 
 @patch
-def decode_stored(self:EncodedImage, box, size, antialias, exact):
+def decode_stored(self:Encoded, box, size, antialias, exact):
     "`decode`, from bytes"
     y,_,h,w = box = stored_box(box, self.shape, self.turn)
     size = size[::-1] if self.turn[0] else size
@@ -263,7 +252,7 @@ def crop(
     return x[..., y:y+h, x0:x0+w]
 
 @patch
-def decode_rows(self:EncodedImage,
+def decode_rows(self:Encoded,
     h:int, # Rows that are needed
     k:int=1 # Shrunk by 1, 2, 4 or 8
 )->torch.Tensor: # uint8, 3 x at least those rows x width
@@ -310,13 +299,6 @@ def resize_shrunk(
     part = Image.fromarray(x[:, t:ceil(bottom), l:ceil(right)].permute(1,2,0).contiguous().numpy())
     return pil_tensor(part.resize(size[::-1], Image.Resampling.BILINEAR, box=(left-l, top-t, right-l, bottom-t)))
 
-# %% ../nbs/02_images.ipynb #9756b9ae
-@patch
-def load(self:EncodedImage):
-    "All pixels, upright: Pillow calls this when they are needed"
-    if self._im is None: self.im = Image.fromarray(self.decode(exact=True).permute(1,2,0).contiguous().numpy()).im
-    return Image.Image.load(self)
-
 # %% ../nbs/02_images.ipynb #6ec10442
 def first_readable(
     files:list # Paths
@@ -324,7 +306,7 @@ def first_readable(
     "Size of one image of `files`"
     for f in files:
         try:
-            im = EncodedImage.create(f)
+            im = Encoded(f)
             im.decode(size=(8,8))
             return im.shape
         except ImageError: pass

@@ -18,7 +18,9 @@ import time
 from functools import partial
 from pathlib import Path
 import torch, yaml
-from . import precision
+from fastai.vision.core import imagenet_stats
+from fastai.vision.learner import model_meta
+from . import models, precision
 from scipy.stats import binomtest
 from fastcore.basics import patch
 from fastcore.meta import delegates
@@ -29,10 +31,10 @@ from fastai.metrics import accuracy
 from fastai.torch_core import default_device, trainable_params
 from .core import DataError, html_table, in_words, nearest, UsageError
 from .ladder import default_rung, drop_epochs, fit_size, fit_to, ladder, recipe, Recipe, settings, tricks_of, unused, warmup_epochs
-from .block import norm_stats, set_norm
+from .block import bag_of, norm_stats, set_norm
 from .init import inits, zero_gamma
 from .resnet import check_size, macs, n_params, our_names, XResNet
-from .weights import import_timm, input_cfg, load_weights, module_cfg, read_weights
+from .weights import import_timm, input_cfg, load_weights, read_weights
 from .models import get_model, xresnet_split
 from .losses import BagLoss, check_eps
 from .optimizer import nag, scale_lr
@@ -97,14 +99,14 @@ def dls_settings(
     dls:DataLoaders # Anyone's, or those of `bag_dls`
 )->dict: # Settings by name
     "What `dls` have settled"
-    made = data_settings(getattr(dls, 'bag', {}))
+    made = data_settings(bag_of(dls))
     return dict(bs=dls.train.bs) | (made or dict(size=dls.one_batch()[0].shape[-1]))
 
 def channels_of(
     dls:DataLoaders # Anyone's, or those of `bag_dls`
 )->int: # 3 for colour, 1 for grey
     "Channels of the images"
-    return 3 if hasattr(dls, 'bag') or not len(dls.train) else dls.one_batch()[0].shape[1]
+    return 3 if bag_of(dls) or not len(dls.train) else dls.one_batch()[0].shape[1]
 
 # %% ../nbs/20_learner.ipynb #ab4d711b
 def dls_recipe(
@@ -116,10 +118,10 @@ def dls_recipe(
     **changes # Settings by name
 )->Recipe: # With a note for each change
     "Settings of `rung` on `dls`"
-    made,src = dls_settings(dls),getattr(dls, 'bag', {}).get('src')
+    made,src = dls_settings(dls),bag_of(dls).get('src')
     for k,v in changes.items():
         if v is not None and made.get(k, v)!=v: raise UsageError(f"{k}={v}, but the DataLoaders were made with {k}={made[k]}: give it to `bag_dls`")
-    r = recipe(rung, but, reading or getattr(dls, 'bag', {}).get('reading', 'paper'), **(changes | made))
+    r = recipe(rung, but, reading or bag_of(dls).get('reading', 'paper'), **(changes | made))
     return fit_recipe(r, len(dls.train_ds), made['size'], dls.device or default_device(), getattr(src, 'settings', None), as_paper)
 
 # %% ../nbs/20_learner.ipynb #cbf2e6fc
@@ -129,7 +131,7 @@ def has_weights(
 )->bool: # Are its weights somebody's work?
     "Were the weights of `model` there before this run?"
     made = getattr(r['arch'], 'keywords', {}).get('pretrained')   # of a `partial`
-    return isinstance(r['arch'], torch.nn.Module) or bool(r['pretrained'] or made or module_cfg(model))
+    return isinstance(r['arch'], torch.nn.Module) or bool(r['pretrained'] or made or input_cfg(model)['weights'])
 
 def init_model(
     model:torch.nn.Module, # Untrained, or with weights
@@ -257,7 +259,7 @@ def run_card(
     learn:Learner # A learner that `bag_learner` made
 )->dict: # Heading -> text
     "What `learn` is about to do"
-    r,dls,bag = learn.recipe,learn.dls,getattr(learn.dls, 'bag', {})
+    r,dls,bag = learn.recipe,learn.dls,bag_of(learn.dls)
     seed = f", seed {bag['seed']}" if 'seed' in bag else ''
     data = f'{len(dls.train_ds):,} training and {len(dls.valid_ds):,} validation images, {len(dls.vocab)} classes'
     arch = r['arch'] if isinstance(r['arch'], str) else type(learn.model).__name__
@@ -270,6 +272,9 @@ def run_card(
 # %% ../nbs/20_learner.ipynb #5b375c69
 @patch
 def _repr_html_(self:Learner): return html_table(('', ''), run_card(self).items()) if hasattr(self, 'recipe') else None
+
+# %% ../nbs/20_learner.ipynb #57f13455
+model_meta.update({getattr(models, k):dict(cut=-3, split=xresnet_split, stats=imagenet_stats) for k in our_names()})
 
 # %% ../nbs/20_learner.ipynb #9fb76c84
 @patch

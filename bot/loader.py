@@ -54,17 +54,17 @@ def cuda_generator(
 # %% ../nbs/04_loader.ipynb #9ee5c7b2
 @contextmanager
 def keyed(
-    k:int, # Seed
+    k:int=None, # Seed; unset, they go on from where they are
     device=None # Device whose generator takes part
 ):
     "Generators seeded by `k`, and afterwards as they were found"
     cuda = cuda_generator(device) if device is not None and device.type=='cuda' else None
     states = random.getstate(),np.random.get_state(),torch.get_rng_state(),cuda and cuda.get_state()
-    seed_all(k, device)
+    if k is not None: seed_all(k, device)
     stale = False
     try: yield
     except GeneratorExit:   # an abandoned loop ends here, perhaps long after someone else has seeded
-        stale = torch.default_generator.initial_seed()!=k
+        stale = k is not None and torch.default_generator.initial_seed()!=k
         raise
     finally:
         if not stale:
@@ -308,14 +308,12 @@ def create_batch(self:KeyedDL, b):
     return tuple(TensorImage(default_collate([torch.Tensor(o[i]).permute(1,2,0) for o in b]).permute(0,3,1,2)) if l else rest[i] for i,l in enumerate(last))
 
 # %% ../nbs/04_loader.ipynb #53436edc
-_before_lr_find,_after_lr_find = LRFinder.before_fit,LRFinder.after_fit
-
 @patch
 def before_fit(self:LRFinder):
     self.place = getattr(self.dls.train, 'epoch', None),getattr(self.dls.train, 'start', None)
-    _before_lr_find(self)
+    self._orig_before_fit()
 
 @patch
 def after_fit(self:LRFinder):
     if isinstance(self.dls.train, KeyedDL): self.dls.train.at(*self.place)
-    _after_lr_find(self)
+    self._orig_after_fit()

@@ -18,9 +18,6 @@ import inspect
 from pathlib import Path
 from torch import nn
 from torchvision.models._utils import IntermediateLayerGetter
-from fastai.torch_core import params
-from fastai.vision.core import imagenet_stats
-from fastai.vision.learner import model_meta
 from .core import nearest, UsageError
 from .resnet import channels_in, make_untrained, our_names, variants, XResNet
 from .weights import file_cfg, import_timm, is_weight_file, load_weights, pretrain, read_weights, timm_cfg, weights_name
@@ -72,10 +69,7 @@ def xresnet_split(
     "Groups for discriminative learning rates: early stages, late stages, head"
     whole = isinstance(model, XResNet)
     body,head = (model,model[6:]) if whole else (model[0],model[1:])
-    return [params(body[:4]), params(body[4:6]), params(head)]
-
-_makers = [globals()[k] for k in our_names()]
-model_meta.update({o:dict(cut=-3, split=xresnet_split, stats=imagenet_stats) for o in _makers})
+    return [list(o.parameters()) for o in (body[:4],body[4:6],head)]
 
 # %% ../nbs/10_models.ipynb #f40a7af8
 class Features(IntermediateLayerGetter):

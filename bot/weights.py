@@ -9,8 +9,8 @@ Docs: https://OWNER.github.io/bot/weights.html.md"""
 # %% auto #0
 __all__ = ['pickle_suffixes', 'timm_defaults', 'timm_name', 'to_timm', 'from_timm', 'adapt_stem', 'fit_weights', 'misfits',
            'likely_arch', 'load_weights', 'is_weight_file', 'read_pickle', 'read_weights', 'import_timm',
-           'weights_name', 'hub_weights', 'timm_cfg', 'input_cfg', 'module_cfg', 'network', 'hub_config', 'check_arch',
-           'file_cfg', 'pretrain']
+           'weights_name', 'hub_weights', 'timm_cfg', 'input_cfg', 'network', 'hub_config', 'check_arch', 'file_cfg',
+           'pretrain']
 
 # %% ../nbs/09_weights.ipynb #37d3664f
 import json, re
@@ -18,7 +18,6 @@ from pathlib import Path
 import torch
 from safetensors import safe_open, SafetensorError
 from torch import nn
-from fastai.vision.core import imagenet_stats
 from .core import nearest, UsageError
 from .ladder import is_paper
 from .resnet import depths, our_names, paper_cfg, XResNet
@@ -182,7 +181,7 @@ def hub_weights(
     return read_weights(path)[0]
 
 # %% ../nbs/09_weights.ipynb #4efd9e80
-timm_defaults = dict(mean=imagenet_stats[0], std=imagenet_stats[1], input_size=(3,224,224), crop_pct=.875, interpolation='bicubic')
+timm_defaults = dict(mean=(.485,.456,.406), std=(.229,.224,.225), input_size=(3,224,224), crop_pct=.875, interpolation='bicubic')
 
 def timm_cfg(
     cfg:dict, # timm's `pretrained_cfg`
@@ -198,21 +197,11 @@ def input_cfg(
     reading:str='paper' # 'paper' (as timm states it) or 'gluoncv' (for `gluon_in1k` weights: as their authors trained)
 )->dict: # In the form of `paper_cfg`, mean and deviation on 0-255
     "How images for `model` are prepared"
-    cfg = getattr(model, 'data_cfg', paper_cfg)
+    timms = getattr(model, 'pretrained_cfg', None)   # of a model that timm made
+    cfg = getattr(model, 'data_cfg', None) or (timm_cfg(timms, 'timm') if timms else paper_cfg)
     if not is_paper(reading) and (cfg['weights'] or '').endswith('.gluon_in1k'): return paper_cfg | dict(weights=cfg['weights'])
     f = 255/cfg['scale']
     return cfg | dict(mean=tuple(o*f for o in cfg['mean']), std=tuple(o*f for o in cfg['std']), scale=255)
-
-# %% ../nbs/09_weights.ipynb #678d1633
-def module_cfg(
-    model:nn.Module # Any model
-)->dict: # Mean and deviation on the scale of 0 to 255, and size; empty if unknown
-    "What the weights of `model` say about their images, in our `data_cfg` or in timm's `pretrained_cfg`"
-    ours,timms = getattr(model, 'data_cfg', None),getattr(model, 'pretrained_cfg', None)
-    cfg = ours or (timms and dict(timms, scale=1, weights='timm', size=timms['input_size'][-1])) or {}
-    if not cfg.get('weights'): return {}
-    f = 255/cfg.get('scale', 255)
-    return dict(mean=[f*o for o in cfg['mean']], std=[f*o for o in cfg['std']], size=cfg['size'])
 
 # %% ../nbs/09_weights.ipynb #9e319371
 def network(

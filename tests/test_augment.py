@@ -16,7 +16,8 @@ from sklearn.datasets import load_sample_images
 from bot.augment import ColourDraw, colour, gluoncv_colour, gluoncv_image, paper_mean, paper_std, random_box
 from bot.block import BagCrop, BagImageBlock, BagNormalize, bag_block, bag_dls
 from bot import images
-from bot.images import EncodedImage, decode_plain, shrink_by, stored_box, turns, upright
+from bot.block import EncodedImage
+from bot.images import decode_plain, shrink_by, stored_box, turns, upright
 from bot.sources import digits, find_source
 from bot.loader import KeyedDL
 from bot.core import UsageError
@@ -312,7 +313,7 @@ def test_plain_loader():
     dls = block.dataloaders(find_source('digits'), bs=8, num_workers=0, dl_type=TfmdDL)
     assert type(dls.train) is TfmdDL and dls.one_batch()[0].shape==(8,3,24,24)
 
-@pytest.mark.parametrize('kwargs', [dict(size=24.), dict(size=(24,32)), dict(flip=7), dict(pca=-1), dict(num_workers=-1), dict(start_method='frok'),
+@pytest.mark.parametrize('kwargs', [dict(size=24.5), dict(size=(24,32)), dict(pca=float('nan')), dict(flip=7), dict(pca=-1), dict(num_workers=-1), dict(start_method='frok'),
     dict(valid_pct=-1), dict(valid_pct=20), dict(size=0), dict(reading='papr'), dict(jitter=1.), dict(min_scale=0.), dict(bad='ignore'), dict(bs=0)])
 def test_bad_settings(kwargs):
     with pytest.raises(UsageError): bag_dls('digits', **dict(size=24, bs=8, num_workers=0) | kwargs)

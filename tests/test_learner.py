@@ -105,13 +105,6 @@ def test_plain_fastai_dls():
     x,y = dls.one_batch()
     assert learn.model(torch.Tensor(x)).shape==(32, 10)
 
-def test_names_hide_nothing_of_fastai():
-    "`from bot.all import *` after fastai's own replaces these names and no others: ours does more under the same name"
-    import fastai.vision.all as theirs
-    ours = {k for k in vars(bot.all) if not k.startswith('_')}
-    hidden = {k for k in ours if hasattr(theirs, k) and getattr(theirs, k) is not getattr(bot.all, k)}
-    assert hidden=={'Source', 'XResNet', 'get_model'}
-
 def test_an_earlier_fit_leaves_nothing_in_the_next(dls):
     "Momentum and decay are the recipe's again"
     learn = bag_learner(dls, 'baseline', widen=1/16, epochs=1)

@@ -269,7 +269,7 @@ def test_our_files_say_it_all(tmp_path, capsys):
     "What a run saved is exact: the network, A or B, and how it saw images, up to the learner's batches"
     from bot.block import bag_dls
     from bot.block import norm_stats
-    from bot.weights import module_cfg
+    from bot.weights import input_cfg
     from bot.runs import save_weights, seen_cfg
     from bot.learner import bag_learner
     dls,path = bag_dls('digits', bs=16, num_workers=0, device='cpu'),tmp_path/'w.safetensors'
@@ -285,7 +285,7 @@ def test_our_files_say_it_all(tmp_path, capsys):
     assert torch.allclose(torch.cat(norm_stats(other.dls)), torch.cat(norm_stats(learn.dls)))
     assert not torch.allclose(norm_stats(dls)[0], norm_stats(other.dls)[0])
     assert all(torch.equal(a, b) for a,b in zip(other.model.state_dict().values(), m.state_dict().values()))
-    assert module_cfg(new)['std']==pytest.approx([127.5,153,178.5])
+    assert input_cfg(new)['std']==pytest.approx([127.5,153,178.5])
 
 def test_files_of_the_hub(tmp_path, capsys):
     "timm's file with its `config.json`: the network and the images it says; a basic A is a B"

@@ -19,7 +19,7 @@ from fastai.metrics import accuracy
 from bot import distill, guards, mixup, precision, watch
 from bot.block import bag_dls
 from bot.block import norm_stats
-from bot.weights import module_cfg
+from bot.weights import input_cfg
 from bot.guards import DivergenceGuard, Diverged
 from bot.mixup import BagMixup
 from bot.distill import Teacher, as_teacher
@@ -305,7 +305,7 @@ def test_teacher_of_a_learner(dls, folder):
 def test_teacher_of_timm_has_its_own_normalisation_and_size(dls):
     timm = pytest.importorskip('timm')
     m = timm.create_model('resnet18', num_classes=3)
-    assert module_cfg(m)['size']==224 and module_cfg(m)['mean'][0]==pytest.approx(123.675)
+    assert input_cfg(m)['size']==224 and input_cfg(m)['mean'][0]==pytest.approx(123.675)
     t = as_teacher(m, dls, size=48).eval()
     x = torch.rand(2, 3, 32, 32)*255
     theirs = (x-tensor([123.68, 116.779, 103.939]).view(1,3,1,1))/tensor([58.393, 57.12, 57.375]).view(1,3,1,1)
