@@ -3,6 +3,7 @@ import fastai.vision.all as _fastai   # first and whole: its libraries load a si
 from .core import *
 from .ladder import *
 from .images import *
+from .folders import *
 from .sources import *
 from .loader import *
 from .augment import *
