@@ -56,7 +56,8 @@ def train(
     but:str='', # Tricks to leave out, 'distill,fp16'
     reading:str='paper', # Where the two differ: 'paper' (its words) or 'gluoncv' (the authors' code)
     as_paper:bool=False, # Keep the paper's values, however small the data or slow the device
-    valid_pct:float=.2, # Share of each class that validates, where the folder does not say
+    root:str=None, # Folder that a CSV's paths begin in; unset, its own
+    valid_pct:float=.2, # Share of each class that validates, where the source does not say
     bad:str='stop', # An image that cannot be read: 'stop', or 'skip' it, count it and list it in the run folder
     seed:int=0, # Seed of weights, order and augmentation; the same seed gives the same numbers
     workers:int=None, # Processes that read images; the result does not depend on it
@@ -70,9 +71,10 @@ def train(
     check_settings(seed=seed, valid_pct=valid_pct, **({} if workers is None else dict(workers=workers)))
     if out: runs.check_out(out)
     r,device = recipe(rung, but, reading, **changes),learner.pick_device(device)
-    source = sources.find_source(src, valid_pct)
+    source = sources.find_source(src, valid_pct, root=root)
     r = learner.fit_recipe(r, source.n_train, source.short_edge, device, getattr(source, 'settings', None), as_paper)
-    dls = block.bag_dls(source, seed=seed, reading=reading, num_workers=workers, bad=bad, device=device, **learner.data_settings(r))
+    dls = block.bag_dls(source, seed=seed, reading=reading, num_workers=workers, bad=bad, device=device, valid_pct=valid_pct, root=root,
+        **learner.data_settings(r))
     set_seed(seed)
     learn = learner.bag_learner(dls, r)
     run = runs.new_run(runs.plain(r['arch']), rung, out)
@@ -193,6 +195,8 @@ def main(
 )->int: # Exit code
     "The console script `bot-train`"
     argv = sys.argv[1:] if argv is None else argv
+    for o in (sys.stdout, sys.stderr):
+        if hasattr(o, 'reconfigure'): o.reconfigure(errors='backslashreplace')   # a name that the terminal cannot print ends no run
     try: args = parse(argv)
     except UsageError as e: return print(f'bot-train: {e}', file=sys.stderr) or e.code
     if threading.current_thread() is threading.main_thread(): signal.signal(signal.SIGTERM, terminate)

@@ -1,7 +1,7 @@
 "Other people's folders, tables, names and archives: read as they are meant, said, or refused in words"
 import gzip, io, os, struct, subprocess, sys, tarfile, unicodedata, zipfile
 from pathlib import Path
-import pandas as pd, pytest
+import pandas as pd, pytest, yaml
 from PIL import Image
 from bot import folders
 from bot.cli import main
@@ -25,6 +25,13 @@ def refused(src, *words, **kwargs):
     assert text.isprintable(), text
     for o in words: assert o in text, text
     return text
+
+code = 'import sys; from bot.cli import main; sys.exit(main())'
+tiny = '--epochs 1 --arch xresnet18d --widen .0625 --size 32 --bs 4 --workers 0 --device cpu'.split()
+
+def shell(*args, cwd, **env):
+    env = {k:v for k,v in os.environ.items() if k!='FASTAI_HOME'} | env
+    return subprocess.run([sys.executable, '-W', 'ignore', '-c', code, *args], cwd=cwd, capture_output=True, env=env)
 
 # A split
 @pytest.mark.parametrize('train,valid', [('training_set','test_set'), ('seg_train','seg_test'), ('train','dev'), ('train','holdout'), ('Train','Val'), ('TRAINING','TESTING'),
@@ -125,7 +132,7 @@ def test_folders_that_are_no_class(tmp_path):
 def test_training_in_the_folder_of_the_images(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(lay(tmp_path, 'cats', 'dogs', n=8))
     for _ in range(3):
-        rc = main('. --epochs 1 --arch xresnet18d --widen .0625 --size 32 --bs 4 --workers 0 --device cpu'.split())
+        rc = main(['.', *tiny])
         out = capsys.readouterr()
         assert rc==0, out.err
     assert '2 classes' in out.out and 'folders without images: runs' in out.out and len(list(Path('runs').iterdir()))==3
@@ -229,6 +236,25 @@ def test_text_that_is_no_utf8_is_written(tmp_path):
     write_atomic(tmp_path/'a.csv', 'caf\udce9.jpg')
     assert (tmp_path/'a.csv').read_text()==r'caf\udce9.jpg'
 
+def test_names_that_cannot_be_printed_end_no_run(tmp_path):
+    "An emoji on a terminal of Windows, and a damaged file whose name is no text"
+    lay(tmp_path, *both('photos/train', 'photos/valid', classes=('cats🐈','dogs')), n=8)
+    for part in 'train','valid': (tmp_path/f'photos/{part}/dogs/z\udce9.png').write_text('no image')
+    p = shell('photos', *tiny, '--bad', 'skip', '--out', 'out', cwd=tmp_path, PYTHONIOENCODING='cp1252')
+    assert p.returncode==0, p.stderr
+    assert b'\\U0001f408' in p.stdout and rb'dogs/z\udce9.png' in p.stdout
+    assert (tmp_path/'out/unreadable.csv').read_text().count(r'z\udce9.png')==2
+    assert yaml.safe_load((tmp_path/'out/args.yaml').read_text())['classes']==['cats🐈','dogs']
+
+def test_a_table_and_its_root_at_a_prompt(tmp_path, monkeypatch, capsys):
+    lay(tmp_path/'images', 'cats', 'dogs', n=8), (tmp_path/'lists').mkdir()
+    (tmp_path/'lists/a.csv').write_text(lines('image,label', n=8))
+    monkeypatch.chdir(tmp_path)
+    rc,out = main(['lists/a.csv', '--root', 'images', '--valid-pct', '.5', '--out', 'out', *tiny]),capsys.readouterr()
+    assert rc==0 and '8 training and 8 validation images' in out.out, out.err
+    args = yaml.safe_load(Path('out/args.yaml').read_text())
+    assert (args['data']['root'], args['data']['valid_pct'])==('images', .5) and "root='images'" in args['python'] and 'valid_pct=0.5' in args['python']
+
 # Folders and files that are no use
 def test_links_in_a_ring(tmp_path):
     lay(tmp_path, 'a', 'b')
@@ -249,10 +275,15 @@ def test_a_folder_without_end(tmp_path):
 def test_paths_that_are_none(src): refused(src)
 
 def test_a_home_that_cannot_be_written(tmp_path):
-    code = "import sys; from bot.cli import main; sys.exit(main(['digits']))"
-    env = {k:v for k,v in os.environ.items() if k!='FASTAI_HOME'} | dict(HOME='/dev/null', MPLCONFIGDIR=str(tmp_path))
-    p = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], cwd=tmp_path, capture_output=True, text=True, env=env)
-    assert p.returncode==3 and 'FASTAI_HOME' in p.stderr and 'Traceback' not in p.stderr, p.stderr
+    p = shell('digits', cwd=tmp_path, HOME='/dev/null', MPLCONFIGDIR=str(tmp_path))
+    assert p.returncode==3 and b'FASTAI_HOME' in p.stderr and len(p.stderr.splitlines())<=3, p.stderr
+
+def test_a_run_folder_that_cannot_be_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(lay(tmp_path, 'cats', 'dogs', n=8))
+    Path('runs').touch()
+    for out in [], ['--out', 'runs/a']:
+        rc,err = main(['.', *tiny, *out]),capsys.readouterr().err
+        assert rc==2 and 'Cannot make the run folder' in err and '--out' in err and len(err.splitlines())<=3
 
 # Archives
 def bomb(path, sizes):
