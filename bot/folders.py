@@ -259,6 +259,9 @@ def check_classes(
     full = top.full()
     odd = [o for o in full if is_plain_part(o.name)]
     if odd: raise DataError(f"'{shown(odd[0].path)}' is named as a split, but there is no '{shown(top.path)}/train/<class>/*': lay the images out so, or rename it if it is a class")
+    named = {part_of(o.name):o for o in full if part_of(o.name)}
+    if 'train' in named and len(named)>1 and 2*len(named)>=len(full): raise DataError(f"{some([o.path for o in named.values()])} are named as parts of a split, but have not the same "
+        "class folders: lay the images out as train/<class>/* and valid/<class>/*, give a table of image and label, or rename them if they are classes")
     both = sorted(set.intersection(*map(class_names, full))) if len(full)>1 and not any(o.images for o in full) else []
     if len(both)>1: raise DataError(f"Each folder of '{shown(top.path)}' holds the folders {shown(both[0])} and {shown(both[1])}: name the parts of a split train and valid, each with class folders;"
         f" if {shown(full[0].name)} and {shown(full[1].name)} are the classes, put their images directly into them")

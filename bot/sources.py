@@ -131,7 +131,7 @@ def table_source(
     "Source of a table"
     cols,rest = find_columns(list(df.columns), name)
     if not len(df): raise DataError(f"'{shown(name)}' has a header and no rows: nothing to train on")
-    words = {k:filled(list(df[o]), k, name) for k,o in cols.items()}
+    words = {k:filled(df[o], k, name) for k,o in cols.items()}
     remote = [i for i,o in enumerate(words['image']) if '://' in o]
     if remote: raise DataError(f"Row {remote[0]+1} of '{shown(name)}' has a URL, '{shown(words['image'][remote[0]])}': download the images, and write where they are")
     items = [(within(root, f),class_name(c, f"class '{shown(c)}' in '{shown(name)}'")) for f,c in zip(words['image'], words['label'])]
@@ -158,12 +158,12 @@ def find_columns(
     return cols,[str(o).strip() or '(no name)' for o,k in zip(names, said) if k not in cols]
 
 def filled(
-    values:list, # Of a column
+    values:pd.Series, # A column
     what:str, # Name of the column
     name:str # Of the table
 )->list: # Words
     "A column without gaps"
-    empty = [i for i,v in enumerate(values) if pd.isna(v) or not str(v).strip()]
+    empty = [i for i,(v,na) in enumerate(zip(values, values.isna())) if na or not str(v).strip()]
     if empty: raise DataError(f"Row {empty[0]+1} of '{shown(name)}' has no {what} ({len(empty)} such rows): fill it in or leave the row out")
     return [str(v).strip() for v in values]
 

@@ -1,5 +1,5 @@
 "Other people's folders, tables, names and archives: read as they are meant, said, or refused in words"
-import gzip, io, os, struct, subprocess, sys, tarfile, unicodedata, zipfile
+import gzip, io, os, random, re, struct, subprocess, sys, tarfile, unicodedata, zipfile
 from pathlib import Path
 import pandas as pd, pytest, yaml
 from PIL import Image
@@ -8,6 +8,9 @@ from bot.cli import main
 from bot.core import DataError, shown, write_atomic
 from bot.folders import is_image, unpack
 from bot.sources import find_source
+
+Image.new('RGB', (9,9)).save(memory := io.BytesIO(), 'PNG')
+tiny_png = memory.getvalue()
 
 def lay(root, *names, n=3, ext='png'):
     "`n` small images in each folder of `root`"
@@ -50,7 +53,10 @@ def test_a_part_may_hold_itself(tmp_path):
 @pytest.mark.parametrize('names', [both('one','two'), both('cats','dogs', classes=('train','valid')), both('2019','2020','2021'), [*both('one','two'), 'two/cows']])
 def test_folders_that_hold_the_same_are_refused(tmp_path, names): refused(lay(tmp_path, *names), 'holds the folders', 'train and valid')
 
-@pytest.mark.parametrize('names,classes', [(['test_tube','flask'], ['flask','test_tube']), (['model_train/red','bus/red'], ['bus','model_train']), (both('a','b', classes=['images']), ['a','b'])])
+@pytest.mark.parametrize('names', [['train_images','test_images'], [*both('training_set'), 'test_set'], [*both('seg_train'), *both('seg_val', classes='ab')], ['train-a','val-a','test-a']])
+def test_parts_without_the_same_classes_are_refused(tmp_path, names): refused(lay(tmp_path, *names), 'named as parts of a split', 'rename')
+
+@pytest.mark.parametrize('names,classes', [(['test_tube','flask'], ['flask','test_tube']), (['bullet_train','test_tube','flask','cup','pan'], ['bullet_train','cup','flask','pan','test_tube']), (['model_train/red','bus/red'], ['bus','model_train']), (both('a','b', classes=['images']), ['a','b'])])
 def test_classes_stay_classes(tmp_path, names, classes): assert find_source(lay(tmp_path, *names)).classes==classes
 
 def test_flat_validation_images_are_refused(tmp_path): refused(lay(tmp_path, *both('train'), 'val', ext='jpg'), 'val', 'have no class')
@@ -136,6 +142,39 @@ def test_training_in_the_folder_of_the_images(tmp_path, monkeypatch, capsys):
         out = capsys.readouterr()
         assert rc==0, out.err
     assert '2 classes' in out.out and 'folders without images: runs' in out.out and len(list(Path('runs').iterdir()))==3
+
+def random_tree(path, rng, depth=0):
+    "Folders, images and other files as people leave them; how many images and other files there are in all"
+    n_images = n_others = 0
+    path.mkdir()
+    for i in range(rng.choice((0, 0, 1, 3)) if depth<2 else rng.choice((0, 1, 2))):
+        (path/f'{i}.png').write_bytes(tiny_png)
+        n_images += 1
+    for o in rng.sample(('a.txt', 'b.heif2', 'README'), rng.choice((0, 0, 1))):
+        (path/o).touch()
+        n_others += 1
+    names = 'train Train val valid dev test testing cats dogs cows seg_train seg_test 2019 2020 models'.split()
+    for o in rng.sample(names, rng.choice((2, 3, 4)) if depth<2 else rng.choice((0, 0, 1))) if depth<4 else []:
+        below = random_tree(path/o, rng, depth+1)
+        n_images,n_others = n_images+below[0],n_others+below[1]
+    return n_images,n_others
+
+def numbers(pattern, text): return sum(int(o) for o in re.findall(pattern, text))
+
+def test_every_file_is_used_said_or_the_folder_refused(tmp_path):
+    read = 0
+    for seed in range(400):
+        path = tmp_path/f'{seed}'
+        n_images,n_others = random_tree(path, random.Random(seed))
+        try: src = find_source(path)
+        except DataError: continue
+        said,read = src.describe(),read+1
+        if ' and ' in said.partition('\n')[2]: continue   # not all is written out
+        left = numbers(r'\((\d+) images\)', said)
+        assert len(src.items)+len(src.test)+left+numbers(r'(\d+) images outside', said)==n_images, said
+        assert len({f for f,_ in src.items+src.test})==len(src.items)+len(src.test)
+        if not left: assert numbers(r'(\d+) (?:\.\w+|without suffix)', said)==n_others, said
+    assert read>30
 
 # Tables
 def table(tmp_path, text, n=10, **kwargs):
