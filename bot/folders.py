@@ -135,6 +135,8 @@ def suffix(
     name:str # Of a file
 )->str: # '.jpg' of 'a.JPG', 'b.jpg_large', 'c.jpg?w=300' and 'd.jpg '
     "Suffix of a name, in small letters and without what was put behind it"
+    head,_,end = name.rpartition('.')
+    if head and (end := f'.{end.lower()}') in image_exts: return end   # nearly all names end here
     end = os.path.splitext(name.rstrip(' .\t\r\n'))[1].lower()
     return end if end.endswith('_original') else re.split('[ _:?!&-]', end)[0]   # exiftool keeps copies under that name
 
@@ -154,15 +156,17 @@ class Folder:
         above:tuple=() # The folders that it is in, as the file system numbers them
     ):
         self.path,self.name = str(path),os.path.basename(os.path.abspath(path))
-        self.images,self.folders,self.others = [],[],Counter()
+        self.images,folders,other = [],[],set()
         here,entries = _listed(self.path)
         if here in above: raise DataError(f"'{shown(path)}' is a link to a folder that it is in: remove it")
         if len(above)>max_depth: raise DataError(f"'{shown(path)}' is more than {max_depth} folders deep: name a folder further in")
-        for o in [] if run_files <= {o.name for o in entries} else entries:
-            end = suffix(o.name)
-            if end in image_exts: self.images.append(o.path)
-            elif _is_folder(o): self.folders.append(Folder(o.path, (*above, here)))
-            else: self.others[end or 'without suffix'] += 1
+        for o in entries:
+            if suffix(o.name) in image_exts: self.images.append(o.path)
+            elif _is_folder(o): folders.append(o.path)
+            else: other.add(o.name)
+        if run_files <= other: self.images,folders,other = [],[],set()
+        self.others = Counter(suffix(o) or 'without suffix' for o in sorted(other))
+        self.folders = [Folder(o, (*above, here)) for o in sorted(folders)]
         self.n_images = len(self.images)+sum(o.n_images for o in self.folders)
 
     def full(self): return [o for o in self.folders if o.n_images]
@@ -171,11 +175,11 @@ class Folder:
 
 def _listed(
     path:str # Folder
-)->tuple: # What the file system knows it by; its entries, sorted by name
+)->tuple: # What the file system knows it by; its entries
     "A folder's entries that are not hidden"
     try:
         o = os.stat(path)
-        with os.scandir(path) as it: return (o.st_dev, o.st_ino), sorted((e for e in it if not e.name.startswith('.')), key=lambda e: e.name)
+        with os.scandir(path) as it: return (o.st_dev, o.st_ino), [e for e in it if not e.name.startswith('.')]
     except OSError as e: raise DataError(f"Cannot list '{shown(path)}': {plain_reason(e)}") from e
 
 def _is_folder(
