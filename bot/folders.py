@@ -68,8 +68,8 @@ def _home_named(
 ):
     "Say where `what` is kept if it cannot be written there"
     try: yield
-    except OSError as e: raise DataError(f"Cannot get {what}: '{shown(e.filename or '')}' {plain_reason(e)}; data sets are kept in the folder that FASTAI_HOME names, "
-        f"else in ~/.fastai: let it be one that can be written") from e
+    except OSError as e: raise DataError(f"Cannot get {what}: {plain_reason(e)}{f' ({shown(e.filename)})' if e.filename else ''}; data sets are kept in the folder "
+        "that FASTAI_HOME names, else in ~/.fastai: let it be one that can be written") from e
 
 def digits(
 )->Path: # `train|valid/<class>/*.png`, below fastai's data folder
@@ -101,7 +101,9 @@ def unpack(
                     raise DataError(f"Archive '{shown(archive)}' unpacks to more than {max_unpacked>>30} GiB or {max_members:,} files: nothing was unpacked; if you trust it, unpack it and name the folder")
             f.extractall(path, **({} if zipped else dict(filter='data')))
     except DataError: raise
-    except Exception as e: raise DataError(f"Cannot unpack '{shown(archive)}': {plain_reason(e)}; remove it, and it is downloaded anew") from e   # zlib, lzma, struct: no kind in common
+    except Exception as e:   # zlib, lzma, struct: no kind in common
+        more = '' if getattr(e, 'errno', None) else '; remove it, and it is downloaded anew'   # not where the disk is to blame
+        raise DataError(f"Cannot unpack '{shown(archive)}': {plain_reason(e)}{more}") from e
 
 def hoist(
     path:Path # Folder
