@@ -3,7 +3,8 @@ import fastai.vision.all as _fastai   # first and whole: its libraries load a si
 from .core import BotError, DataError, UsageError
 from .ladder import default_rung, fit_to, ladder, Ladder, readings, recipe, Recipe, settings, Trick
 from .images import Encoded, ImageError
-from .sources import digits, find_source
+from .folders import digits
+from .sources import find_source
 from .loader import keyed, KeyedDL
 from .augment import paper_mean, paper_std, pca_noise, random_box, scale_hsv
 from .block import bag_block, bag_dls, BagCrop, BagImageBlock, BagNormalize, EncodedImage, norm_stats
@@ -11,7 +12,8 @@ from .init import init_layers, kaiming, msra, xavier, zero_gamma
 from .resnet import depths, macs, n_params, summary, variants
 from .weights import from_timm, input_cfg, load_weights, read_weights, to_timm
 from .models import features, xresnet_split
-from .models import xresnet18a, xresnet18b, xresnet18c, xresnet18d, xresnet26a, xresnet26b, xresnet26c, xresnet26d, xresnet34a, xresnet34b, xresnet34c, xresnet34d
+from .models import xresnet18a, xresnet18b, xresnet18c, xresnet18d, xresnet26a, xresnet26b, xresnet26c, xresnet26d
+from .models import xresnet34a, xresnet34b, xresnet34c, xresnet34d
 from .models import xresnet50a, xresnet50b, xresnet50c, xresnet50d, xresnet101a, xresnet101b, xresnet101c, xresnet101d
 from .models import xresnet152a, xresnet152b, xresnet152c, xresnet152d, xresnet200a, xresnet200b, xresnet200c, xresnet200d
 from .losses import BagLoss, distill_loss, logit_gap, smooth_labels, soft_cross_entropy, teacher_loss
@@ -26,5 +28,15 @@ from .learner import bag_learner, wilson
 from .runs import load_run, recorded, RunFolder, save_args, save_weights
 from .core import add_help as _add_help
 
-__all__ = [k for k in globals() if not k.startswith('_')]
+__all__ = ['BotError', 'DataError', 'UsageError', 'default_rung', 'fit_to', 'ladder', 'Ladder', 'readings', 'recipe', 'Recipe', 'settings', 'Trick', 'Encoded',
+    'ImageError', 'digits', 'find_source', 'keyed', 'KeyedDL', 'paper_mean', 'paper_std', 'pca_noise', 'random_box', 'scale_hsv', 'bag_block', 'bag_dls',
+    'BagCrop', 'BagImageBlock', 'BagNormalize', 'EncodedImage', 'norm_stats', 'init_layers', 'kaiming', 'msra', 'xavier', 'zero_gamma', 'depths', 'macs',
+    'n_params', 'summary', 'variants', 'from_timm', 'input_cfg', 'load_weights', 'read_weights', 'to_timm', 'features', 'xresnet_split', 'xresnet18a',
+    'xresnet18b', 'xresnet18c', 'xresnet18d', 'xresnet26a', 'xresnet26b', 'xresnet26c', 'xresnet26d', 'xresnet34a', 'xresnet34b', 'xresnet34c',
+    'xresnet34d', 'xresnet50a', 'xresnet50b', 'xresnet50c', 'xresnet50d', 'xresnet101a', 'xresnet101b', 'xresnet101c', 'xresnet101d', 'xresnet152a',
+    'xresnet152b', 'xresnet152c', 'xresnet152d', 'xresnet200a', 'xresnet200b', 'xresnet200c', 'xresnet200d', 'BagLoss', 'distill_loss', 'logit_gap',
+    'smooth_labels', 'soft_cross_entropy', 'teacher_loss', 'decayed', 'nag', 'Nesterov', 'scale_lr', 'cosine_factor', 'lr_schedule', 'plot_sched',
+    'step_factor', 'warmup_factor', 'Diverged', 'DivergenceGuard', 'hook_order', 'TargetCheck', 'BagMixup', 'draw_pairs', 'mix', 'as_teacher',
+    'CachedTeacher', 'Distillation', 'Teacher', 'ChannelsLastBatch', 'HalfPrecision', 'draw_curves', 'loss_curves', 'LossPlot', 'bag_learner', 'wilson',
+    'load_run', 'recorded', 'RunFolder', 'save_args', 'save_weights']
 _add_help([*globals().values(), *vars(_fastai.Learner).values()], __package__)   # `?` shows what each parameter is

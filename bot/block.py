@@ -311,7 +311,7 @@ def bag_dls(
     if kwargs.get('compile'): print('Colour steps are compiled by torch.compile: the first batch takes its time')
     dls = block.dataloaders(src, bs=bs, seed=seed, device=device, start_method=start_method, bad=bad, pin_memory=device.type=='cuda',
         num_workers=n_workers(device) if num_workers is None else num_workers)
-    dls.bag = dict(src=src, bs=bs, seed=seed, bad=bad, valid_pct=valid_pct, split_seed=split_seed) | made
+    dls.bag = dict(src=src, bs=bs, seed=seed, bad=bad, valid_pct=valid_pct, split_seed=split_seed) | ({} if root is None else dict(root=str(root))) | made
     return dls
 
 # %% ../nbs/06_block.ipynb #1315b0f0

@@ -67,9 +67,9 @@ def train(
     o,changes = split_options(given)
     if out: runs.check_out(out)
     r,device = recipe(rung, but, o['reading'], **changes),learner.pick_device(device)
-    source = sources.find_source(src, o['valid_pct'])
+    source = sources.find_source(src, o['valid_pct'], root=o['root'])
     r = learner.fit_recipe(r, source.n_train, source.short_edge, device, getattr(source, 'settings', None), as_paper)
-    dls = block.bag_dls(source, seed=o['seed'], reading=o['reading'], num_workers=o['workers'], bad=o['bad'], device=device, **learner.data_settings(r))
+    dls = block.bag_dls(source, num_workers=o.pop('workers'), device=device, **o, **learner.data_settings(r))
     set_seed(o['seed'])
     learn = learner.bag_learner(dls, r)
     run = runs.new_run(runs.plain(r['arch']), rung, out)
@@ -191,6 +191,8 @@ def main(
 )->int: # Exit code
     "The console script `bot-train`"
     argv = sys.argv[1:] if argv is None else argv
+    for o in (sys.stdout, sys.stderr):
+        if hasattr(o, 'reconfigure'): o.reconfigure(errors='backslashreplace')   # a name that the terminal cannot print ends no run
     try: args = parse(argv)
     except UsageError as e: return print(f'bot-train: {e}', file=sys.stderr) or e.code
     if threading.current_thread() is threading.main_thread(): signal.signal(signal.SIGTERM, terminate)

@@ -21,7 +21,7 @@ import numpy as np, torch, torch.nn.functional as F
 from PIL import Image
 from torchvision.io import decode_jpeg, ImageReadMode
 from fastcore.basics import patch
-from .core import DataError
+from .core import DataError, shown
 try: import simplejpeg
 except ImportError: simplejpeg = None
 
@@ -33,7 +33,7 @@ class ImageError(DataError):
         reason # Text, or what was raised
     ):
         self.path,self.reason = str(path or 'image in memory'),plain_reason(reason)
-        super().__init__(f"Cannot read '{self.path}': {self.reason}")
+        super().__init__(f"Cannot read '{shown(self.path)}': {self.reason}")
 
     def __reduce__(self): return ImageError,(self.path,self.reason)
 

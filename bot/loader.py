@@ -24,7 +24,7 @@ from fastcore.meta import delegates
 from fastai.callback.schedule import LRFinder
 from fastai.data.core import TfmdDL
 from fastai.torch_core import explode_types, TensorImage, to_device
-from .core import DataError, nearest, UsageError
+from .core import DataError, nearest, shown, UsageError
 from .images import ImageError, notes
 
 # %% ../nbs/04_loader.ipynb #690da83a
@@ -226,10 +226,10 @@ def account(self:KeyedDL,
     asked = 'get_idxs' in self.__dict__   # a loader made for predictions: each is matched to its image by its place
     if drops and (self.bad=='stop' or asked): raise ImageError(*drops[0])
     for path,what in said:
-        if what not in self.notes.values(): print(f"'{path}' {what}")
+        if what not in self.notes.values(): print(f"'{shown(path)}' {what}")
         self.notes[path] = what
     new = dict(o for o in drops if o[0] not in self.dropped)
-    for path,why in list(new.items())[:max(0, 3-len(self.dropped))]: print(f"Left out: cannot read '{path}': {why}")
+    for path,why in list(new.items())[:max(0, 3-len(self.dropped))]: print(f"Left out: cannot read '{shown(path)}': {why}")
     if len(self.dropped)<=3<len(self.dropped)+len(new): print('Left out: more, see `dropped` of the loader')
     self.dropped.update(new)
 

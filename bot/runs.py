@@ -32,7 +32,7 @@ from fastai.data.block import CategoryBlock, DataBlock
 from fastai.data.core import DataLoaders
 from fastai.data.transforms import IndexSplitter, ItemGetter
 from fastai.learner import Learner
-from .core import csv_text, DataError, end_state, UsageError, write_atomic
+from .core import csv_text, DataError, end_state, shown, UsageError, write_atomic
 from .ladder import drop_epochs, recipe, Recipe, warmup_epochs
 from .block import BagImageBlock, norm_stats, set_norm
 from .resnet import paper_cfg
@@ -75,7 +75,8 @@ def new_run(
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{arch}-{rung}"
     paths = [Path(out)] if out else [Path('runs')/f"{name}{f'-{i}' if i else ''}" for i in range(100)]
     path = check_out(next((o for o in paths if not o.exists()), paths[0]))
-    path.mkdir(parents=True, exist_ok=True)
+    try: path.mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise UsageError(f"Cannot make the run folder '{shown(path)}': {e.strerror}; name one that can be written with --out") from e
     return path
 
 # %% ../nbs/21_runs.ipynb #6f81eea1

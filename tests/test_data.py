@@ -16,7 +16,8 @@ from fastcore.xtras import Config
 from bot.block import bag_dls
 from bot.core import write_once
 from bot.images import ImageError
-from bot.sources import digits, find_source, unpack
+from bot.folders import digits, unpack
+from bot.sources import find_source
 from bot.loader import KeyedDL
 from bot.core import DataError, UsageError
 
@@ -284,7 +285,7 @@ def test_spaces_and_test_rows_of_a_table(tmp_path, folder):
     (folder/'t.csv').write_text('image,label,split\n'+rows)
     src = find_source(folder/'t.csv')
     (folder/'t.csv').unlink()
-    same_value((src.n_valid, ' ' in ''.join(src.classes), '2 test images left out' in src.how), (2, False, True))
+    same_value((src.n_valid, ' ' in ''.join(src.classes), len(src.test), '2 test images are kept aside' in src.describe()), (2, False, 2, True))
 
 def test_a_file_that_is_no_table(folder):
     with pytest.raises(DataError): find_source(folder/'a'/'0.jpg')
@@ -323,7 +324,7 @@ def test_fastais_datasets(tmp_path, monkeypatch):
     archive(tmp_path/'mnist_sample.tgz')
     monkeypatch.setattr(URLs, 'MNIST_SAMPLE', (tmp_path/'mnist_sample.tgz').as_uri())
     cfg = Config(tmp_path, 'config.ini', create=dict(data='data', archive='archive'))
-    monkeypatch.setattr('bot.sources.fastai_cfg', lambda: cfg)
+    monkeypatch.setattr('bot.folders.fastai_cfg', lambda: cfg)
     monkeypatch.setattr('fastdownload.core.download_and_check', lambda url, path, *args: shutil.copy(tmp_path/'mnist_sample.tgz', path))
     src = find_source('mnist_sample')
     same_value((src.n_train, src.n_valid, src.classes, src.path.name), (2, 2, ['a','b'], 'mnist_sample'))
