@@ -37,4 +37,7 @@ def test_own_trick_inside_the_package(tmp_path):
     run = subprocess.run([sys.executable, '-c', f'from bot.cli import main; raise SystemExit(main({argv}))'], cwd=tmp_path, capture_output=True, text=True,
         env=os.environ | dict(PYTHONPATH=str(tmp_path)))
     assert run.returncode==0 and '+ poly (1.5)' in run.stdout, run.stdout+run.stderr
+    code = "from bot.ladder import check_settings\nfor o in 'nan','-1':\n    try: check_settings(poly=o)\n    except Exception as e: print(e)"
+    out = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=str(tmp_path))).stdout
+    assert out.splitlines()==['poly=nan is outside [0,inf): give a value inside', 'poly=-1 is outside [0,inf): give a value inside']
     assert 'poly: 1.5' in (tmp_path/'run/args.yaml').read_text()
