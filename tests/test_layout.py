@@ -137,8 +137,7 @@ def test_python_m(words, code, said):
     out = subprocess.run([sys.executable, '-m', 'bot', *words], cwd=root, capture_output=True, text=True)
     assert out.returncode==code and said in out.stdout+out.stderr
 
-def test_a_module_is_a_page_long():
-    assert not {k: n for k in nbs if (n := len(src[k].splitlines()))>330}
+def test_a_module_is_a_page_long(): assert not {k: n for k in nbs if (n := len(src[k].splitlines()))>330}
 
 def test_bodies_are_short():
     def start(f): return f.body[isinstance(f.body[0], ast.Expr) and len(f.body)>1].lineno   # after the docstring
