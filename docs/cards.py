@@ -1,6 +1,6 @@
 """A card for each trick, drawn from what stands elsewhere: what it is and what it composes with (the notebook's section), how it is set (the ladder), where the
 readings differ (docments), what was measured (`bench/results`). What cannot be found stops the build"""
-import ast, csv, importlib.util, re
+import csv, importlib.util, re
 from functools import cached_property, lru_cache
 from pathlib import Path
 from fastcore.basics import store_attr

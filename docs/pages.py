@@ -4,13 +4,13 @@ from operator import attrgetter
 from pathlib import Path
 from nbdev.config import get_config
 import cards
-from tables import index_entries, md_table, slug
+from tables import index_entries, md_table
 
 warnings.filterwarnings('ignore', category=FutureWarning)   # fastai's own use of torch, at import
 
 groups = {'The ladder':0, 'Data':2, 'Models':7, 'Training':11, 'Runs and commands':21, 'Reference':97}   # of pages, by the first number in each
-found_by = {'ladder':'the ladder, rung, recipe, settings', 'block':'data block, data loaders', 'sources':'folder of images, csv, data set', 'runs':'run folder, checkpoint, load a run',
-    'learner':'learner, fine-tuning', 'cli':'command line, exit codes, bot-train', 'api':'api, names', 'figures':'figures, benchmark, speed'}
+found_by = dict(ladder='the ladder, rung, recipe, settings', block='data block, data loaders', sources='folder of images, csv, data set', runs='run folder, checkpoint, load a run',
+    learner='learner, fine-tuning', cli='command line, exit codes, bot-train', api='api, names', figures='figures, benchmark, speed')   # what the search finds a page by
 
 def toctree(caption, *entries): return '\n'.join(['```{toctree}', ':hidden:', f':caption: {caption}', '', *entries, '```'])
 
