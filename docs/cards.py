@@ -222,10 +222,6 @@ def cost(root, card):
     return '\n\n'.join(res) or 'Its cost was not measured here yet.'
 
 # A card
-def table(rows):
-    "Without columns that are empty throughout"
-    return md_table([{k:v for k,v in o.items() if any(r[k]!='' for r in rows)} for o in rows])
-
 def what_it_is(sections):
     "Sentence and equation of each part"
     if len(sections)==1: return '{.lead}\n' + '\n\n'.join(o for o in (sections[0].idea, sections[0].equation) if o)
@@ -249,9 +245,9 @@ def card_page(root, card):
     differ = list({o.replace('`', ''):f'- {o}' for s in parts for o in s.readings}.values()) or ['The two readings agree here.']
     return '\n\n'.join([f'# {card.title}', index_entries(search_words(card)), what_it_is(parts),
         f"§{' and §'.join(dict.fromkeys(ladder[k].section for k in card.rows))} of the paper. Explained and checked in {', '.join(o.link() for o in {o.place:o for o in [*taught, *parts]}.values())}.",
-        '## Set it with', table(setting_rows(card)), ways.command(), ways.python(),
+        '## Set it with', md_table(setting_rows(card)), ways.command(), ways.python(),
         'On any fastai learner, here with `dls`, `model` and a number of epochs of your own:', f'```python\n{alone(card)}\n```',
-        '## The readings differ in', '\n'.join(differ), '## What the paper reports', table(list(paper_rows(card))),
+        '## The readings differ in', '\n'.join(differ), '## What the paper reports', md_table(list(paper_rows(card))),
         '## What it gained here', Gain(root, card).text(), '## What it costs here', cost(root, card),
         f"All of it: [measured figures]({get_config().doc_url}figures.html).",
         '## Composes with', ' '.join(needed(card, '"Composes with"', [o.composes for o in parts])),

@@ -13,7 +13,7 @@ extensions = ['myst_nb', 'sphinx_copybutton']
 
 html_theme = 'furo'
 html_static_path = ['theme']
-html_css_files = ['bot.css']
+html_css_files,html_js_files = ['bot.css'],['bot.js']
 html_logo = html_favicon = 'theme/bot.svg'
 html_copy_source = html_show_sourcelink = html_show_copyright = html_show_sphinx = False
 html_use_index = False
