@@ -149,8 +149,8 @@ def paper_rows(card):
     for k in card.rows:
         o,i = ladder[k],names.index(k)
         last = ladder[names[i-1]].top1 if i else None
-        yield {'rung':f'`{k}`', 'top-1 (%)':o.top1, 'the rung before':last or '', 'difference':f'{o.top1-last:+.2f}' if last else '', 'in':o.table}
-        if o.alone: yield {'rung':f'`{k}` without `{names[i-1]}`', 'top-1 (%)':o.alone, 'the rung before':'', 'difference':'', 'in':o.table}
+        yield {'rung':f'`{k}`', 'top-1 (%)':o.top1, 'the rung before':last or '', 'difference':f'{o.top1-last:+.2f}' if last else '', 'in':o.table.replace(' ', '&nbsp;')}
+        if o.alone: yield {'rung':f'`{k}` without `{names[i-1]}`', 'top-1 (%)':o.alone, 'the rung before':'', 'difference':'', 'in':o.table.replace(' ', '&nbsp;')}
 
 # What was measured here
 @lru_cache
