@@ -67,6 +67,9 @@ def table(md):
     m = re.search(r'```python\n(def .*?)\n```\n*', md, re.S)
     try: rows = parameters(m[1]) if m else []
     except SyntaxError: return md   # a default that only its repr can show
+    said = [o for o in rows if o[1:]!=('`NoneType`', '`None`', '')]   # a hook may be given a function for each of fastai's events
+    if rows and not said: return md[:m.start()]+md[m.end():]
+    rows = said
     keep = [i for i,o in enumerate(zip(*rows)) if any(o)]
     if len(keep)<2: return md
     rows = [['', 'type', 'default', ''], [':--']*4, *rows]
@@ -143,9 +146,10 @@ def stage(proc):
             if c.cell_type=='markdown': c.source = links(c.source, known, posixpath.dirname(name))
         (staged/name).parent.mkdir(parents=True, exist_ok=True)
         write_nb(nb, staged/f'{name}.ipynb')
+    made = {k:links(md, known) for k,md in made.items()}
     for name,md in made.items():
         (staged/name).parent.mkdir(parents=True, exist_ok=True)
-        (staged/f'{name}.md').write_text(links(md, known))
+        (staged/f'{name}.md').write_text(md)
     return nbs,{k:v for k,v in made.items() if k.startswith('tricks/')}
 
 def plain_page(md, to):
@@ -157,7 +161,7 @@ def plain_pages(nbs, made):
     "Each page as Markdown too, at the address that docstrings and `llms.txt` name"
     for name,nb in nbs.items():
         plain_page('\n\n'.join(readme.cell(c).strip() for c in nb.cells).split('```{toctree}')[0], out/f'{name}.html.md')
-    for name,md in made.items(): plain_page(links(md, set()), out/f'{name}.html.md')
+    for name,md in made.items(): plain_page(md, out/f'{name}.html.md')
     shutil.copy(root/'nbs/llms.txt', out)
 
 def main():

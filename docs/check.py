@@ -8,6 +8,7 @@ import importlib, inspect, json, re, sys, warnings
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlparse
+from fastai.callback.core import event
 from nbdev.config import get_config
 
 warnings.filterwarnings('ignore', category=FutureWarning)   # fastai's own use of torch, at import
@@ -52,8 +53,8 @@ def bad_own(site):
     return [f'{k}: {u}' for k,t in texts.items() for u in set(re.findall(rf'{re.escape(base)}([\w./-]+\w)', t)) if not (site/u).exists()]
 
 def takes(o):
-    "Does a function or class take arguments?"
-    try: return callable(o) and bool(inspect.signature(o).parameters)
+    "Does a function or class take arguments, apart from a hook's events?"
+    try: return callable(o) and bool(set(inspect.signature(o).parameters)-set(vars(event)))
     except ValueError: return False
 
 def undocumented(site):

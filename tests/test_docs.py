@@ -214,6 +214,7 @@ def test_signatures_become_tables(module):
     code = "def f(\n    x:list[int | str], # Some\n    *args, # Others\n    y:str='a, # b', # One | two\n    **kw\n)->dict: # All"
     assert build.parameters(code)==[('`x`','`list[int | str]`','','Some'), ('`*args`','','','Others'), ('`y`','`str`',"`'a, # b'`",'One | two'),
         ('`**kw`','','',''), ('*returns*','`dict`','','All')]
+    assert build.table('### F\n\n```python\ndef F(\n    after_fit:NoneType=None, before_fit:NoneType=None\n):\n```\n\n*Doc*')=='### F\n\n*Doc*'   # the events of a hook
     assert r'`list[int \| str]`' in build.table(f'### f\n\n```python\n{code}\n```\n\n*Doc*')
 
 # Cards: each trick's page, from notebooks, ladder and results
