@@ -8,7 +8,6 @@ import importlib, inspect, json, re, sys, warnings
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlparse
-from fastai.callback.core import event
 from nbdev.config import get_config
 
 warnings.filterwarnings('ignore', category=FutureWarning)   # fastai's own use of torch, at import
@@ -54,6 +53,7 @@ def bad_own(site):
 
 def takes(o):
     "Does a function or class take arguments, apart from a hook's events?"
+    from fastai.callback.core import event
     try: return callable(o) and bool(set(inspect.signature(o).parameters)-set(vars(event)))
     except ValueError: return False
 
