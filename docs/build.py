@@ -104,7 +104,7 @@ def shown(c):
     return c
 
 def links(s, known, folder=''):
-    "Links to notebooks and to the site's own address, as links between its pages; an anchor that is not there is left out. `known`: (page, anchor); (page, None) if it is Markdown"
+    "Links to notebooks and to the site's own address, as links between its pages; an anchor that is not in `known`, (page, anchor), is left out"
     own = get_config().doc_url
     def page(m):
         name = str(nbpath2html(m[2] if m[1] else posixpath.normpath(posixpath.join(folder, m[2]))).with_suffix(''))
@@ -129,27 +129,29 @@ def to_cards(name, nb):
             if c.cell_type!='markdown' or not head.startswith('## ') or place!=f"{name}#{slug(head.lstrip('# '))}": continue
             c.source = f"{head}\n\n{{.source}}\n[in short]({get_config().doc_url}{card.page}.html)\n{rest}"
 
+def dress(name, nb, known):
+    "A page with its source, the words it is found by, and links that work"
+    nb.cells[0].source += from_notebook(nb)
+    if name in pages.found_by: nb.cells[0].source += f"\n\n{index_entries(pages.found_by[name].split(', '))}"
+    nb.metadata['language_info'] = dict(name='python', pygments_lexer='ipython3')   # it knows `%%bash` too
+    to_cards(name, nb)
+    for c in nb.cells:
+        if c.cell_type=='markdown': c.source = links(c.source, known, posixpath.dirname(name))
+
 def stage(proc):
-    "Sphinx's sources in `_site/src`, from the processed notebooks in `proc`"
+    "Sphinx's sources in `_site/src`, from the processed notebooks in `proc`; the notebooks, and the cards"
     shutil.rmtree(staged.parent, ignore_errors=True)
     nbs = {str(nbpath2html(p.relative_to(proc)).with_suffix('')): read_nb(p) for p in sorted(proc.rglob('*.ipynb'))}
     for nb in nbs.values(): nb.cells = [shown(c) for c in in_order(nb.cells)]
     made = pages.made(root)
     known = set().union(*(anchors(k, nb.cells) for k,nb in nbs.items()), {(k, None) for k in made})
-    nbs['index'].cells.append(mk_cell(pages.contents(nbs), 'markdown'))
-    for name,nb in nbs.items():
-        nb.cells[0].source += from_notebook(nb)
-        if name in pages.found_by: nb.cells[0].source += f"\n\n{index_entries(pages.found_by[name].split(', '))}"
-        nb.metadata['language_info'] = dict(name='python', pygments_lexer='ipython3')   # it knows `%%bash` too
-        to_cards(name, nb)
-        for c in nb.cells:
-            if c.cell_type=='markdown': c.source = links(c.source, known, posixpath.dirname(name))
-        (staged/name).parent.mkdir(parents=True, exist_ok=True)
-        write_nb(nb, staged/f'{name}.ipynb')
     made = {k:links(md, known) for k,md in made.items()}
-    for name,md in made.items():
-        (staged/name).parent.mkdir(parents=True, exist_ok=True)
-        (staged/f'{name}.md').write_text(md)
+    nbs['index'].cells.append(mk_cell(pages.contents(nbs), 'markdown'))
+    for name in [*nbs, *made]: (staged/name).parent.mkdir(parents=True, exist_ok=True)
+    for name,nb in nbs.items():
+        dress(name, nb, known)
+        write_nb(nb, staged/f'{name}.ipynb')
+    for name,md in made.items(): (staged/f'{name}.md').write_text(md)
     return nbs,{k:v for k,v in made.items() if k.startswith('tricks/')}
 
 def plain_page(md, to):

@@ -27,23 +27,27 @@ class Card:
     def page(self): return f'tricks/{slug(self.title.split(":")[0].replace(",", ""))}'
 
 cards = [
-    Card('Training procedure', ['baseline'], ['augment#augmentation', 'block#the-data-block', 'init#xavier', 'optimizer#nesterovs-accelerated-gradient', 'schedule#step-decay'],
-        'learn = Learner(dls, xavier(model), opt_func=nag)   # `dls` of a DataBlock with BagImageBlock, or of bag_dls\nlearn.fit_warmup_step(n_epoch, lr=scale_lr(dls.bs), warmup=0)',
+    Card('Training procedure', ['baseline'],
+        ['augment#augmentation', 'block#the-data-block', 'init#xavier', 'optimizer#nesterovs-accelerated-gradient', 'schedule#step-decay'],
+        'learn = Learner(dls, xavier(model), opt_func=nag)   # `dls` of a DataBlock with BagImageBlock, or of bag_dls\n'
+        'learn.fit_warmup_step(n_epoch, lr=scale_lr(dls.bs), warmup=0)',
         ['pipeline'], ['data augmentation', 'colour jitter', 'xavier', 'nesterov momentum', 'step decay', 'baseline']),
     Card('Large-batch training: linear scaling and warmup', ['linear', 'warmup'], ['optimizer#linear-scaling', 'schedule#warmup'],
-        'learn = Learner(dls, model)\nlearn.fit_warmup_step(n_epoch, lr=scale_lr(dls.bs))   # warms up for the paper\'s share of the run', ['step'],
+        "learn = Learner(dls, model)\nlearn.fit_warmup_step(n_epoch, lr=scale_lr(dls.bs))   # warms up for the paper's share of the run", ['step'],
         ['large batch', 'large batch training', 'learning rate warmup', 'lr warmup', 'batch size']),
     Card('Zero gamma', ['zero_gamma'], ['init#zero-gamma'], 'zero_gamma(model)\nlearn = Learner(dls, model)', ['step'], ['last gamma', 'zero init residual']),
-    Card('No bias decay', ['no_decay'], ['optimizer#no-bias-decay'], 'learn = Learner(dls, model, opt_func=partial(nag, decay_bias={decay_bias}))', ['step'], ['weight decay']),
-    Card('Half precision', ['fp16'], ['precision#16-bits-where-they-are-enough'], 'learn = Learner(dls, model).to_fp16()', ['half'], ['mixed precision', 'fp16', 'float16']),
-    Card('ResNet-B, ResNet-C and ResNet-D', ['resnet_b', 'resnet_c', 'resnet_d'], ['resnet#resnet-b-c-and-d'], 'learn = Learner(dls, {arch}(n_out=dls.c))', ['models'],
-        ['xresnet', 'resnet variants']),
+    Card('No bias decay', ['no_decay'], ['optimizer#no-bias-decay'],
+        'learn = Learner(dls, model, opt_func=partial(nag, decay_bias={decay_bias}))', ['step'], ['weight decay']),
+    Card('Half precision', ['fp16'], ['precision#16-bits-where-they-are-enough'],
+        'learn = Learner(dls, model).to_fp16()', ['half'], ['mixed precision', 'fp16', 'float16']),
+    Card('ResNet-B, ResNet-C and ResNet-D', ['resnet_b', 'resnet_c', 'resnet_d'], ['resnet#resnet-b-c-and-d'],
+        'learn = Learner(dls, {arch}(n_out=dls.c))', ['models'], ['xresnet', 'resnet variants']),
     Card('Cosine decay and one cycle', ['cosine'], ['schedule#cosine-decay'],
         'learn = Learner(dls, model)\nlearn.fit_warmup_cos(n_epoch, lr=scale_lr(dls.bs))\nlearn.fit_one_cycle(n_epoch, 1e-2)   # one cycle instead', ['step'],
         ['cosine', 'cosine annealing', 'one cycle', 'learning rate schedule']),
     Card('Label smoothing', ['smooth'], ['losses#label-smoothing'], 'learn = Learner(dls, model, loss_func=BagLoss(eps={eps}))', ['step']),
-    Card('Distillation', ['distill'], ['losses#distillation', 'distill#a-teacher-for-any-student'], 'learn = Learner(dls, model, loss_func=BagLoss()).distill(teacher, T={T})', (),
-        ['knowledge distillation', 'teacher']),
+    Card('Distillation', ['distill'], ['losses#distillation', 'distill#a-teacher-for-any-student'],
+        'learn = Learner(dls, model, loss_func=BagLoss()).distill(teacher, T={T})', (), ['knowledge distillation', 'teacher']),
     Card('Mixup', ['mixup'], ['mixup#pairs-shares-and-blends'], 'learn = Learner(dls, model, loss_func=BagLoss(), cbs=BagMixup({alpha}))', ['step'])]
 
 # What the notebooks say
@@ -149,8 +153,9 @@ def paper_rows(card):
     for k in card.rows:
         o,i = ladder[k],names.index(k)
         last = ladder[names[i-1]].top1 if i else None
-        yield {'rung':f'`{k}`', 'top-1 (%)':o.top1, 'the rung before':last or '', 'difference':f'{o.top1-last:+.2f}' if last else '', 'in':o.table.replace(' ', '&nbsp;')}
-        if o.alone: yield {'rung':f'`{k}` without `{names[i-1]}`', 'top-1 (%)':o.alone, 'the rung before':'', 'difference':'', 'in':o.table.replace(' ', '&nbsp;')}
+        row = {'rung':f'`{k}`', 'top-1 (%)':o.top1, 'the rung before':last or '', 'difference':f'{o.top1-last:+.2f}' if last else ''}
+        alone = {'rung':f'`{k}` without `{names[i-1]}`', 'top-1 (%)':o.alone, 'the rung before':'', 'difference':''}
+        yield from ({**r, 'in':o.table.replace(' ', '&nbsp;')} for r in [row, *([alone] if o.alone else [])])
 
 # What was measured here
 @lru_cache
@@ -195,19 +200,22 @@ class Gain:
         o,names = self.found[0],lambda ks: ', '.join(f'`{k}`' for k in ks)
         how = f"every rung trains {o['arch']} at widen={o['widen']} in batches of {o['bs']} on a {o['device']}"
         if not self.rung: return f'Not measured here yet: in `bench/tricks.py` {how}.'
-        res = [f"Rung `{self.rung}`; {how}, {len(o['seeds'].split())} seeds, 95% intervals{', differences between runs of the same seed' if self.below else ''}."]
+        paired = ', differences between runs of the same seed' if self.below else ''
+        res = [f"Rung `{self.rung}`; {how}, {len(o['seeds'].split())} seeds, 95% intervals{paired}."]
         if self.missing: res.append(f'{names(self.missing)} had no part in it.')
         if self.others: res.append(f'Measured together with {names(self.others)}.')
         return ' '.join(res) + '\n\n' + md_table([self.row(k) for k in dict.fromkeys(o['src'] for o in self.found)])
 
 def by_step(root, half):
     rows = [o for o in results(root, 'step') if (o['half']=='True')==half]
-    return [{'network':f"{o['arch']}, {o['size']} px, batch {o['bs']}", 'by hand with':'fused SGD' if o['bare_fused']=='True' else "torch's default SGD", 'device':o['device'],
+    return [{'network':f"{o['arch']}, {o['size']} px, batch {o['bs']}", 'by hand with':'fused SGD' if o['bare_fused']=='True' else "torch's default SGD",
+        'device':o['device'],
         'time of a step, as a multiple':f"{float(o['cpu_ratio']):.2f} ({float(o['cpu_ratio_low']):.2f} to {float(o['cpu_ratio_high']):.2f})"} for o in rows]
 
 def by_models(root):
     rows = [o for o in results(root, 'models') if o['question']=='cost of the variants']
-    return [{'network':o['model'], 'job':o['job'].replace('_', ' and '), 'ms':o['ms'], f"speed beside {o['beside']}":o['speed'], 'device':o['device']} for o in rows]
+    return [{'network':o['model'], 'job':o['job'].replace('_', ' and '), 'ms':o['ms'], f"speed beside {o['beside']}":o['speed'],
+        'device':o['device']} for o in rows]
 
 def by_pipeline(root):
     rows = [o for o in results(root, 'pipeline') if o['group']=='full chain']
@@ -241,10 +249,12 @@ def card_page(root, card):
     "The Markdown of one card"
     parts = [Section(root, o) for o in card.parts]
     ways,taught = Ways(card),[Section(root, o) for o in dict.fromkeys(ladder[k].page for k in card.rows)]
+    where = ', '.join(f'§{o}' for o in dict.fromkeys(ladder[k].section for k in card.rows))
+    links = ', '.join(dict.fromkeys(o.link() for o in [*taught, *parts]))
     needed(card, 'equation', [o.equation for o in parts])
     differ = list({o.replace('`', ''):f'- {o}' for s in parts for o in s.readings}.values()) or ['The two readings agree here.']
     return '\n\n'.join([f'# {card.title}', index_entries(search_words(card)), what_it_is(parts),
-        f"§{' and §'.join(dict.fromkeys(ladder[k].section for k in card.rows))} of the paper. Explained and checked in {', '.join(o.link() for o in {o.place:o for o in [*taught, *parts]}.values())}.",
+        f'{where} of the paper. Explained and checked in {links}.',
         '## Set it with', md_table(setting_rows(card)), ways.command(), ways.python(),
         'On any fastai learner, here with `dls`, `model` and a number of epochs of your own:', f'```python\n{alone(card)}\n```',
         '## The readings differ in', '\n'.join(differ), '## What the paper reports', md_table(list(paper_rows(card))),

@@ -73,11 +73,13 @@ def undocumented(site):
             elif takes(getattr(m, o)) and not re.search('docments|highlight-python', html[at:html.find('<section', at)]): res.append(f'{mod}.{o}: parameters not on {path.name}')
     return res
 
-first = {'label smoothing':'tricks/label-smoothing', 'large batch':'tricks/large-batch-training', 'learning rate warmup':'tricks/large-batch-training', 'warmup':'tricks/large-batch-training',
-    'linear scaling':'tricks/large-batch-training', 'mixup':'tricks/mixup', 'cosine':'tricks/cosine-decay-and-one-cycle', 'one cycle':'tricks/cosine-decay-and-one-cycle',
-    'half precision':'tricks/half-precision', 'mixed precision':'tricks/half-precision', 'distillation':'tricks/distillation', 'zero gamma':'tricks/zero-gamma',
-    'no bias decay':'tricks/no-bias-decay', 'weight decay':'tricks/no-bias-decay', 'resnet-d':'tricks/resnet-b-resnet-c-and-resnet-d', 'data augmentation':'tricks/training-procedure',
-    'run folder':'runs', 'exit codes':'cli'}   # what people look for, and the page about it
+first = {   # what people look for, and the page about it
+    'label smoothing':'tricks/label-smoothing', 'mixup':'tricks/mixup', 'distillation':'tricks/distillation', 'zero gamma':'tricks/zero-gamma',
+    'large batch':'tricks/large-batch-training', 'linear scaling':'tricks/large-batch-training', 'warmup':'tricks/large-batch-training',
+    'learning rate warmup':'tricks/large-batch-training', 'cosine':'tricks/cosine-decay-and-one-cycle', 'one cycle':'tricks/cosine-decay-and-one-cycle',
+    'half precision':'tricks/half-precision', 'mixed precision':'tricks/half-precision', 'no bias decay':'tricks/no-bias-decay',
+    'weight decay':'tricks/no-bias-decay', 'resnet-d':'tricks/resnet-b-resnet-c-and-resnet-d', 'data augmentation':'tricks/training-procedure',
+    'run folder':'runs', 'exit codes':'cli'}
 
 stubs = """
 var _ready = () => {}, _ = s => s, SPHINX_HIGHLIGHT_ENABLED = false, window = globalThis, document = {getElementById: () => null};
@@ -102,7 +104,8 @@ def unsearchable(site, first=first):
 def counted(site):
     "Places in our links that depend on counting, as id1 does: what is put before them would move them"
     pages = {p: Page(p) for p in site.rglob('*.html') if '_static' not in p.parts}
-    return [f'{k.relative_to(site)}: {o} depends on counting' for k,p in pages.items() for o in dict.fromkeys(p.out) if re.fullmatch(r'(id|index-|section-)\d+', urldefrag(o)[1])]
+    return [f'{k.relative_to(site)}: {o} depends on counting' for k,p in pages.items() for o in dict.fromkeys(p.out)
+        if re.fullmatch(r'(id|index-|section-)\d+', urldefrag(o)[1])]
 
 def unlisted(site):
     "Tricks whose names the side bar does not show"

@@ -9,8 +9,9 @@ from tables import index_entries, md_table
 warnings.filterwarnings('ignore', category=FutureWarning)   # fastai's own use of torch, at import
 
 groups = {'The ladder':0, 'Data':2, 'Models':7, 'Training':11, 'Runs and commands':21, 'Reference':97}   # of pages, by the first number in each
-found_by = dict(ladder='the ladder, rung, recipe, settings', block='data block, data loaders', sources='folder of images, csv, data set', runs='run folder, checkpoint, load a run',
-    learner='learner, fine-tuning', cli='command line, exit codes, bot-train', api='api, names', figures='figures, benchmark, speed')   # what the search finds a page by
+found_by = dict(ladder='the ladder, rung, recipe, settings', block='data block, data loaders', sources='folder of images, csv, data set',
+    runs='run folder, checkpoint, load a run', learner='learner, fine-tuning', cli='command line, exit codes, bot-train', api='api, names',
+    figures='figures, benchmark, speed')   # what the search finds a page by
 
 def toctree(caption, *entries): return '\n'.join(['```{toctree}', ':hidden:', f':caption: {caption}', '', *entries, '```'])
 
@@ -47,41 +48,43 @@ def says(o):
     if callable(o): return first_line(o)
     return f'`{o!r}`' if len(repr(o))<=60 else f'a {type(o).__name__} of {len(o)}'
 
-def row(mod, name, syms):
+def row(mod, name):
     "A line of a table: the name, linked to where it is documented, and what it is"
-    page = mod.split('.')[-1]
-    where = f'{get_config().doc_url}{page}.html' + (f'#{name.lower()}' if f'{mod}.{name}' in syms else '')
-    return f"| [`{name}`]({where}) | {says(attrgetter(name)(importlib.import_module(mod)))} |"
+    known = importlib.import_module('bot._modidx').d['syms'].get(mod, {})
+    where = f"{get_config().doc_url}{mod.split('.')[-1]}.html" + (f'#{name.lower()}' if f'{mod}.{name}' in known else '')
+    return f'| [`{name}`]({where}) | {says(value(mod, name))} |'
 
-def names_table(names, syms):
+def names_table(names):
     "A table of `(module, name)`, what can be called first"
-    names = sorted(names, key=lambda o: not callable(attrgetter(o[1])(importlib.import_module(o[0]))))
-    return '\n'.join(['| name | |', '|:--|:--|', *(row(*o, syms) for o in names)])
+    return '\n'.join(['| name | |', '|:--|:--|', *(row(*o) for o in sorted(names, key=lambda o: not callable(value(*o))))])
 
 def methods(mod, syms):
     "Methods that a module adds to fastai's classes"
     short = [k.removeprefix(f'{mod}.') for k in syms]
     return [k for k in short if '.' in k and k.split('.')[0] not in short]
 
+def value(mod, name): return attrgetter(name)(importlib.import_module(mod))
+
+def rest_of(mods, before):
+    "Tables of each module's public names that are not in `before`"
+    for m in mods:
+        rest = [(m,o) for o in importlib.import_module(m).__all__ if (m,o) not in before]
+        if rest: yield from [f'### {m}', f'{first_line(importlib.import_module(m))}.', names_table(rest)]
+
 def api(root):
     "Every public name with its first line: those of `bot.all`, what is added to fastai's classes, errors, then the rest of each module"
     syms,ours,number = importlib.import_module('bot._modidx').d['syms'],promised(Path(root)/'bot/all.py'),numbers()
     mods = sorted(syms, key=lambda o: number[o.split('.')[-1]])
-    value = lambda mod,o: attrgetter(o)(importlib.import_module(mod))
     brought = [(m,o) for m in mods for o in ours.get(m, []) if not is_error(value(m, o))]
     errors = [(m,o) for m in mods for o in importlib.import_module(m).__all__ if is_error(value(m, o))]
     added = [(m,o) for m in mods for o in methods(m, syms[m])]
-    table = lambda names: names_table(names, set().union(*syms.values()))
-    parts = ['# API by name', index_entries(found_by['api'].split(', ')), ('{.lead}\nFirst what `from bot.all import *` brings, then what it adds to the classes of fastai. '
-        'Each name leads to its signature, its source and what it was checked against.')]
+    parts = ['# API by name', index_entries(found_by['api'].split(', ')), ('{.lead}\nFirst what `from bot.all import *` brings, then what it adds to the '
+        'classes of fastai. Each name leads to its signature, its source and what it was checked against.')]
     for k in groups:
-        if mine := [o for o in brought if group(number[o[0].split('.')[-1]])==k]: parts += [f'## {k}', table(mine)]
-    parts += ["## Added to fastai's classes", table(added), '## Errors', 'Each ends the command with its own exit code.', table(errors), '## More in each module',
-        'Public, and imported from its module: `bot.all` does not bring it.']
-    for m in mods:
-        rest = [(m,o) for o in importlib.import_module(m).__all__ if (m,o) not in brought and (m,o) not in errors]
-        if rest: parts += [f'### {m}', f'{first_line(importlib.import_module(m))}.', table(rest)]
-    return '\n\n'.join(parts)
+        if mine := [o for o in brought if group(number[o[0].split('.')[-1]])==k]: parts += [f'## {k}', names_table(mine)]
+    return '\n\n'.join([*parts, "## Added to fastai's classes", names_table(added),
+        '## Errors', 'Each ends the command with its own exit code.', names_table(errors), '## More in each module',
+        'Public, and imported from its module: `bot.all` does not bring it.', *rest_of(mods, brought+errors)])
 
 def drop_same(rows):
     "Columns with one value throughout, apart from the others: `(same, rows)`"
@@ -118,7 +121,8 @@ def figures(root):
     "Every measured figure there is, from the files that the benches wrote"
     intro = ('{.lead}\nWhat was measured, on which device, by which command. The tables are the files under `bench/results/`, '
         'as the commands wrote them; none is typed by hand.')
-    return '\n\n'.join(['# Measured figures', index_entries(found_by['figures'].split(', ')), intro] + [measured(o) for o in sorted((root/'bench/results').glob('*.csv'))])
+    found = [measured(o) for o in sorted((root/'bench/results').glob('*.csv'))]
+    return '\n\n'.join(['# Measured figures', index_entries(found_by['figures'].split(', ')), intro, *found])
 
 def beside(root, name):
     "A Markdown file of the repository as a page; its links to other files lead to the repository"
