@@ -3,7 +3,7 @@
     pip install -e ".[docs]" && python docs/build.py
 
 Notebooks are not run: their stored outputs are shown. Only what `show_doc` needs (imports and exported cells) is executed, by nbdev."""
-import ast, io, os, posixpath, re, shutil, struct, sys, tokenize, yaml
+import ast, io, os, posixpath, re, shutil, sys, tokenize, yaml
 from base64 import b64decode
 from pathlib import Path
 
@@ -16,7 +16,9 @@ os.environ['PYTHONPATH'] = os.pathsep.join(o for o in (str(root), os.environ.get
 from fastcore.nbio import mk_cell, read_nb, write_nb
 from nbdev.config import get_config, nbpath2html
 from nbdev.showdoc import showdoc_nm
+from PIL import Image
 import pages, readme
+from tables import index_entries, slug
 
 
 def text(c): return ''.join(''.join(o.get('data', {}).get('text/markdown') or '') for o in c.get('outputs', []))
@@ -65,6 +67,9 @@ def table(md):
     m = re.search(r'```python\n(def .*?)\n```\n*', md, re.S)
     try: rows = parameters(m[1]) if m else []
     except SyntaxError: return md   # a default that only its repr can show
+    said = [o for o in rows if o[1:]!=('`NoneType`', '`None`', '')]   # a hook may be given a function for each of fastai's events
+    if rows and not said: return md[:m.start()]+md[m.end():]
+    rows = said
     keep = [i for i,o in enumerate(zip(*rows)) if any(o)]
     if len(keep)<2: return md
     rows = [['', 'type', 'default', ''], [':--']*4, *rows]
@@ -79,10 +84,11 @@ def joined(outputs):
         else: res.append(o)
     return res
 
-def wide(c):
-    "Does a cell show a picture too wide for a phone?"
-    pngs = [b64decode(''.join(o['data']['image/png'])) for o in c.get('outputs', []) if 'image/png' in o.get('data', {})]
-    return any(w>2.4*h for w,h in (struct.unpack('>II', o[16:24]) for o in pngs))
+def looks(c):
+    "Classes of a cell's pictures: one that is too wide for a phone, one that has no background of its own"
+    pngs = [Image.open(io.BytesIO(b64decode(''.join(o['data']['image/png'])))) for o in c.get('outputs', []) if 'image/png' in o.get('data', {})]
+    clear = pngs and all(o.mode=='RGBA' and not o.getpixel((0,0))[3] for o in pngs)
+    return ' '.join((['wide'] if any(o.width>2.4*o.height for o in pngs) else []) + (['clear'] if clear else []))
 
 def shown(c):
     "A cell of a processed notebook as the site shows it"
@@ -93,16 +99,16 @@ def shown(c):
     if c.cell_type=='markdown': return mk_cell(src, 'markdown')
     if silent and text(c): return mk_cell(table(titled(text(c))), 'markdown')
     c.metadata = dict(tags=['remove-input'] if silent else ['hide-input'] if c.get('folded') else [],
-        mystnb=dict(image=dict(alt=readme.directive(c, 'fig-alt'), classes='wide' if wide(c) else '')))
+        mystnb=dict(image=dict(alt=readme.directive(c, 'fig-alt'), classes=looks(c))))
     c.source,c.outputs = src,joined(c.get('outputs', []))
     return c
 
 def links(s, known, folder=''):
-    "Links to notebooks and to the site's own address, as links between its pages; an anchor that is not there is left out"
+    "Links to notebooks and to the site's own address, as links between its pages; an anchor that is not in `known`, (page, anchor), is left out"
     own = get_config().doc_url
     def page(m):
         name = str(nbpath2html(m[2] if m[1] else posixpath.normpath(posixpath.join(folder, m[2]))).with_suffix(''))
-        return f"](/{name}.ipynb{m[3] if m[3] and (name, m[3][1:]) in known else ''})"
+        return f"](/{name}.{'md' if (name, None) in known else 'ipynb'}{m[3] if m[3] and (name, m[3][1:]) in known else ''})"
     s = re.sub(rf'\[\[(`[^`]*`)\]\({re.escape(own)}[^)]*\)\]\(', r'[\1](', s)   # nbdev links names inside links too
     return re.sub(rf'\]\(({re.escape(own)})?(?!\w+:)([\w./-]+)\.(?:html|ipynb)(#[\w.-]+)?\)', page, s)
 
@@ -113,31 +119,51 @@ def from_notebook(nb):
 
 def anchors(name, cells):
     "Places in a page that nbdev links to"
-    return {(name, pages.slug(h)) for c in cells if c.cell_type=='markdown' for h in re.findall(r'^#+ (.+)$', c.source, re.M)}
+    return {(name, slug(h)) for c in cells if c.cell_type=='markdown' for h in re.findall(r'^#+ (.+)$', c.source, re.M)}
+
+def to_cards(name, nb):
+    "A link from each section that teaches a trick to its card"
+    for place,card in ((o, c) for c in pages.cards.cards for o in c.parts):
+        for c in nb.cells:
+            head,_,rest = c.source.partition('\n')
+            if c.cell_type!='markdown' or not head.startswith('## ') or place!=f"{name}#{slug(head.lstrip('# '))}": continue
+            c.source = f"{head}\n\n{{.source}}\n[in short]({get_config().doc_url}{card.page}.html)\n{rest}"
+
+def dress(name, nb, known):
+    "A page with its source, the words it is found by, and links that work"
+    nb.cells[0].source += from_notebook(nb)
+    if name in pages.found_by: nb.cells[0].source += f"\n\n{index_entries(pages.found_by[name].split(', '))}"
+    nb.metadata['language_info'] = dict(name='python', pygments_lexer='ipython3')   # it knows `%%bash` too
+    to_cards(name, nb)
+    for c in nb.cells:
+        if c.cell_type=='markdown': c.source = links(c.source, known, posixpath.dirname(name))
 
 def stage(proc):
-    "Sphinx's sources in `_site/src`, from the processed notebooks in `proc`"
+    "Sphinx's sources in `_site/src`, from the processed notebooks in `proc`; the notebooks, and the cards"
     shutil.rmtree(staged.parent, ignore_errors=True)
     nbs = {str(nbpath2html(p.relative_to(proc)).with_suffix('')): read_nb(p) for p in sorted(proc.rglob('*.ipynb'))}
     for nb in nbs.values(): nb.cells = [shown(c) for c in in_order(nb.cells)]
-    known = set().union(*(anchors(k, nb.cells) for k,nb in nbs.items()))
+    made = pages.made(root)
+    known = set().union(*(anchors(k, nb.cells) for k,nb in nbs.items()), {(k, None) for k in made})
+    made = {k:links(md, known) for k,md in made.items()}
     nbs['index'].cells.append(mk_cell(pages.contents(nbs), 'markdown'))
+    for name in [*nbs, *made]: (staged/name).parent.mkdir(parents=True, exist_ok=True)
     for name,nb in nbs.items():
-        nb.cells[0].source += from_notebook(nb)
-        nb.metadata['language_info'] = dict(name='python', pygments_lexer='ipython3')   # it knows `%%bash` too
-        for c in nb.cells:
-            if c.cell_type=='markdown': c.source = links(c.source, known, posixpath.dirname(name))
-        (staged/name).parent.mkdir(parents=True, exist_ok=True)
+        dress(name, nb, known)
         write_nb(nb, staged/f'{name}.ipynb')
-    for name,md in pages.made(root).items(): (staged/f'{name}.md').write_text(links(md, known))
-    return nbs
+    for name,md in made.items(): (staged/f'{name}.md').write_text(md)
+    return nbs,{k:v for k,v in made.items() if k.startswith('tricks/')}
 
-def plain_pages(nbs):
+def plain_page(md, to):
+    "Markdown without what is for Sphinx alone, as a page"
+    md = re.sub(r'^(\{\.\w+\}\n|<!-- WARNING.*-->\n+|```\{index\}.*?^```\n+)', '', md, flags=re.M|re.S)
+    to.write_text(re.sub(r'\]\(/([\w/-]+)\.(?:ipynb|md)', rf']({get_config().doc_url}\1.html', md))
+
+def plain_pages(nbs, made):
     "Each page as Markdown too, at the address that docstrings and `llms.txt` name"
     for name,nb in nbs.items():
-        md = '\n\n'.join(readme.cell(c).strip() for c in nb.cells).split('```{toctree}')[0]
-        md = re.sub(r'^(\{\.\w+\}\n|<!-- WARNING.*-->\n+)', '', md, flags=re.M)
-        (out/f'{name}.html.md').write_text(re.sub(r'\]\(/([\w/]+)\.ipynb', rf']({get_config().doc_url}\1.html', md))
+        plain_page('\n\n'.join(readme.cell(c).strip() for c in nb.cells).split('```{toctree}')[0], out/f'{name}.html.md')
+    for name,md in made.items(): plain_page(md, out/f'{name}.html.md')
     shutil.copy(root/'nbs/llms.txt', out)
 
 def main():
@@ -147,11 +173,11 @@ def main():
     os.chdir(root)
     _build_modidx()
     shutil.rmtree(out, ignore_errors=True)   # what fails leaves no older site behind
-    nbs = stage(proc_nbs())
+    nbs,made = stage(proc_nbs())
     html = staged.parent/'html'
     if rc := build_main(['-W', '--keep-going', '-q', '-c', str(here), '-d', str(staged.parent/'doctrees'), str(staged), str(html)]): sys.exit(rc)
     html.rename(out)
-    plain_pages(nbs)
+    plain_pages(nbs, made)
     print(f'{len(list(out.rglob("*.html")))} pages in {out.name}/: open {out.name}/index.html')
 
 if __name__=='__main__': main()

@@ -1,9 +1,10 @@
-"""What must hold of the built site: every link inside it leads somewhere, every exported name has its page, search knows the tricks
+"""What must hold of the built site: every link inside it leads somewhere, every exported name has its page, each trick stands in
+the side bar, and search finds the page about it first
 
     python docs/check.py
 
 Links to other sites are only checked for their form."""
-import importlib, inspect, re, sys, warnings
+import importlib, inspect, json, re, sys, warnings
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlparse
@@ -51,8 +52,9 @@ def bad_own(site):
     return [f'{k}: {u}' for k,t in texts.items() for u in set(re.findall(rf'{re.escape(base)}([\w./-]+\w)', t)) if not (site/u).exists()]
 
 def takes(o):
-    "Does a function or class take arguments?"
-    try: return callable(o) and bool(inspect.signature(o).parameters)
+    "Does a function or class take arguments, apart from a hook's events?"
+    from fastai.callback.core import event
+    try: return callable(o) and bool(set(inspect.signature(o).parameters)-set(vars(event)))
     except ValueError: return False
 
 def undocumented(site):
@@ -71,13 +73,50 @@ def undocumented(site):
             elif takes(getattr(m, o)) and not re.search('docments|highlight-python', html[at:html.find('<section', at)]): res.append(f'{mod}.{o}: parameters not on {path.name}')
     return res
 
-def unsearchable(site, words=('mixup', 'distill', 'smooth', 'warmup')):
-    index = (site/'searchindex.js').read_text()
-    return [f'search does not know {o}' for o in words if not re.search(rf'["{{,]"?{o[:5]}\w*"?:', index)]
+first = {   # what people look for, and the page about it
+    'label smoothing':'tricks/label-smoothing', 'mixup':'tricks/mixup', 'distillation':'tricks/distillation', 'zero gamma':'tricks/zero-gamma',
+    'large batch':'tricks/large-batch-training', 'linear scaling':'tricks/large-batch-training', 'warmup':'tricks/large-batch-training',
+    'learning rate warmup':'tricks/large-batch-training', 'cosine':'tricks/cosine-decay-and-one-cycle', 'one cycle':'tricks/cosine-decay-and-one-cycle',
+    'half precision':'tricks/half-precision', 'mixed precision':'tricks/half-precision', 'no bias decay':'tricks/no-bias-decay',
+    'weight decay':'tricks/no-bias-decay', 'resnet-d':'tricks/resnet-b-resnet-c-and-resnet-d', 'data augmentation':'tricks/training-procedure',
+    'run folder':'runs', 'exit codes':'cli'}
+
+stubs = """
+var _ready = () => {}, _ = s => s, SPHINX_HIGHLIGHT_ENABLED = false, window = globalThis, document = {getElementById: () => null};
+"""
+
+def searcher(site):
+    "The site's own search, run outside a browser: a function from words to pages, best first"
+    from py_mini_racer import MiniRacer
+    js = MiniRacer()
+    js.eval(stubs + ''.join((site/o).read_text() for o in ('_static/language_data.js', '_static/searchtools.js', 'searchindex.js')))
+    def find(words):
+        found = js.eval(f'JSON.stringify(Search._performSearch(...Search._parseQuery({json.dumps(words)})).reverse().map(o => [o[0], o[2]]))')
+        return [tuple(o) for o in json.loads(found)]
+    return find
+
+def unsearchable(site, first=first):
+    "Words that lead to another page first than to the one about them"
+    find = searcher(site)
+    found = {k:find(k) for k in first}
+    return [f"search for '{k}' finds {found[k][0][0] if found[k] else 'nothing'} first, not {v}" for k,v in first.items() if not found[k] or found[k][0][0]!=v]
+
+def counted(site):
+    "Places in our links that depend on counting, as id1 does: what is put before them would move them"
+    pages = {p: Page(p) for p in site.rglob('*.html') if '_static' not in p.parts}
+    return [f'{k.relative_to(site)}: {o} depends on counting' for k,p in pages.items() for o in dict.fromkeys(p.out)
+        if re.fullmatch(r'(id|index-|section-)\d+', urldefrag(o)[1])]
+
+def unlisted(site):
+    "Tricks whose names the side bar does not show"
+    from bot.ladder import ladder
+    html = re.search(r'<div class="sidebar-tree">.*?</div>', (site/'index.html').read_text(), re.S)[0]
+    text = re.sub(r'<[^>]+>', '', html).lower()
+    return [f"'{o.title}' is not in the side bar" for o in ladder.values() if o.title.lower() not in text]
 
 if __name__=='__main__':
     site = Path(sys.argv[1] if sys.argv[1:] else '_docs')
     sys.path.insert(0, '.')
     if not (site/'llms.txt').exists(): sys.exit(f'no site in {site}: run python docs/build.py')
-    faults = bad_links(site) + bad_own(site) + undocumented(site) + unsearchable(site)
+    faults = bad_links(site) + bad_own(site) + undocumented(site) + unsearchable(site) + counted(site) + unlisted(site)
     sys.exit('\n'.join(faults) or print(f'{site}: links, names and search are sound'))

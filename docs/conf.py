@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from docutils import nodes
 from nbdev.config import get_config
-from pages import slug
+from tables import slug
 
 cfg = get_config()
 project,author,copyright = cfg.title,cfg.author,cfg.author
@@ -13,7 +13,7 @@ extensions = ['myst_nb', 'sphinx_copybutton']
 
 html_theme = 'furo'
 html_static_path = ['theme']
-html_css_files = ['bot.css']
+html_css_files,html_js_files = ['bot.css'],['bot.js']
 html_logo = html_favicon = 'theme/bot.svg'
 html_copy_source = html_show_sourcelink = html_show_copyright = html_show_sphinx = False
 html_use_index = False
@@ -28,13 +28,18 @@ myst_enable_extensions = ['dollarmath', 'amsmath', 'attrs_inline', 'attrs_block'
 myst_dmath_double_inline = True   # '$$' within a paragraph, as Jupyter reads it
 myst_heading_anchors = 6
 
-myst_heading_slug_func = 'pages.slug'
+myst_heading_slug_func = 'tables.slug'
 
 def quarto_ids(app, doctree):
-    "Sections answer to nbdev's anchors (`#learner.fit_rung`) beside docutils' own"
+    "Sections answer to nbdev's anchors (`#learner.fit_rung`) alone; the second of a title takes its parent's before it, so that none depends on counting"
+    slugs,taken = app.env.metadata[app.env.docname].get('myst_slugs', {}),set()
     for s in doctree.findall(nodes.section):
-        i = slug(s[0].astext())
-        if i and i not in doctree.ids: s['ids'].insert(0, i)
+        i,old = slug(s[0].astext()),s['ids']
+        if i in taken: i = f"{s.parent['ids'][0]}-{i}"
+        taken.add(i)
+        s['ids'],doctree.ids[i] = [i],s
+        for k,(line,o,title) in list(slugs.items()):
+            if o in old: slugs[k] = line,i,title
 
 mathjax_path = 'mathjax/tex-chtml.js'   # MathJax and its fonts come along: the site asks no other server for anything
 def bring_mathjax(app, exc):

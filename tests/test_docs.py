@@ -1,5 +1,5 @@
 "What the documentation prints can be typed: its commands exist, their options parse, its Python names what there is; and its links are looked at"
-import ast, builtins, configparser, contextlib, importlib, inspect, io, os, re, shlex, subprocess, sys
+import ast, builtins, configparser, contextlib, csv, importlib, inspect, io, json, os, re, shlex, shutil, subprocess, sys
 from pathlib import Path
 import pytest
 from fastcore.nbio import read_nb
@@ -192,9 +192,16 @@ def site(folder, **pages):
     return folder
 
 @pytest.fixture
-def check(monkeypatch):
+def module(monkeypatch):
+    "A module of docs/ by name"
     monkeypatch.syspath_prepend(str(root/'docs'))
-    return importlib.import_module('check')
+    return importlib.import_module
+
+@pytest.fixture
+def check(module): return module('check')
+
+@pytest.fixture
+def cards(module): return module('cards')
 
 def test_a_good_site_passes(check, tmp_path):
     assert check.bad_links(site(tmp_path, a='<a href="b.html#x">', b='<p id="x"><a href="https://docs.fast.ai/learner.html"><img src="a.html">'))==[]
@@ -202,10 +209,100 @@ def test_a_good_site_passes(check, tmp_path):
 @pytest.mark.parametrize('link', ['<a href="none.html">', '<a href="b.html#none">', '<a href="#none">', '<img src="none.png">', '<a href="https://no host/">', '<a href="../x.html">'])
 def test_a_broken_link_is_seen(check, tmp_path, link): assert len(check.bad_links(site(tmp_path, a=link, b='<p>')))==1
 
-def test_signatures_become_tables(monkeypatch):
-    monkeypatch.syspath_prepend(str(root/'docs'))
-    build = importlib.import_module('build')
+def test_signatures_become_tables(module):
+    build = module('build')
     code = "def f(\n    x:list[int | str], # Some\n    *args, # Others\n    y:str='a, # b', # One | two\n    **kw\n)->dict: # All"
     assert build.parameters(code)==[('`x`','`list[int | str]`','','Some'), ('`*args`','','','Others'), ('`y`','`str`',"`'a, # b'`",'One | two'),
         ('`**kw`','','',''), ('*returns*','`dict`','','All')]
+    assert build.table('### F\n\n```python\ndef F(\n    after_fit:NoneType=None, before_fit:NoneType=None\n):\n```\n\n*Doc*')=='### F\n\n*Doc*'   # the events of a hook
     assert r'`list[int \| str]`' in build.table(f'### f\n\n```python\n{code}\n```\n\n*Doc*')
+
+# Cards: each trick's page, from notebooks, ladder and results
+def test_each_trick_has_a_card(cards):
+    pages = cards.made(root)
+    assert [k for o in cards.cards for k in o.rows]==list(cards.ladder)
+    for o in cards.cards:
+        text = pages[o.page]
+        for head in 'Set it with', 'The readings differ in', 'What the paper reports', 'What it gained here', 'What it costs here', 'Composes with', 'Papers': assert f'## {head}\n' in text
+        for k in o.rows: assert cards.ladder[k].title.lower() in o.title.lower() and str(cards.ladder[k].top1) in text and f"{cards.ladder[k].page.replace('#', '.html#')})" in text
+
+def test_cards_print_what_works(cards):
+    for text in cards.made(root).values():
+        for o in command_lines(text): check_command(o)
+        for o in fences(text, ['python']): check_block(o, ['dls', 'model', 'n_epoch', 'teacher'])
+
+def test_cards_on_any_learner_run(cards):
+    "The Python of each card, on a few small images and a small network"
+    import torch
+    from fastai.vision.all import CrossEntropyLossFlat, DataLoader, DataLoaders, TensorImage
+    from bot.all import xresnet18d
+    class Items(list): loss_func = CrossEntropyLossFlat()   # as the data set of images and classes has it
+    items = Items((TensorImage(torch.randn(3,32,32)), torch.tensor(i%3)) for i in range(4))
+    for o in cards.cards:
+        dls = DataLoaders(*[DataLoader(items, bs=4) for _ in range(2)])
+        dls.c = 3
+        ns = dict(dls=dls, model=xresnet18d(n_out=3, widen=.25), teacher=xresnet18d(n_out=3, widen=.25), n_epoch=1)
+        exec(cards.alone(o).replace('xresnet50d(', 'xresnet18d(widen=.25, '), ns)
+        with ns['learn'].no_bar(), ns['learn'].no_logging(): ns['learn'].fit(1, 1e-3)
+
+def test_a_card_shows_what_was_measured(cards, tmp_path):
+    for o in 'nbs', 'bench': shutil.copytree(root/o, tmp_path/o, ignore=shutil.ignore_patterns('tutorials', '*.png'))
+    smooth = next(o for o in cards.cards if o.rows==['smooth'])
+    path = tmp_path/'bench/results/tricks.csv'
+    path.write_text(re.sub(r'^smooth,[\d.]+', 'smooth,0.1234', path.read_text(), flags=re.M))
+    assert '| 12.3 ±' in cards.card_page(tmp_path, smooth) and '| 12.3 ±' not in cards.card_page(root, smooth)
+
+def test_what_the_bench_did_not_try_is_not_claimed(cards):
+    "The runs were on a CPU, of one network, in batches of 64"
+    row = cards.results(root, 'tricks')[0]
+    assert cards.in_effect('mixup', 'distill', row)==['baseline', 'warmup', 'zero_gamma', 'no_decay', 'cosine', 'smooth', 'mixup']
+    for o in cards.cards:
+        if o.rows[0] in ('fp16', 'resnet_b', 'distill'): assert cards.Gain(root, o).text().startswith('Not measured here yet')
+
+@pytest.mark.parametrize('old, new, what', [('## Label smoothing', '## Softer labels', 'no heading'), ('Composes with', 'Goes with', '"Composes with"'),
+    ('arxiv.org', 'example.org', 'no citation'), ('$$', '', 'no equation')])
+def test_a_card_that_lacks_something_stops_the_build(cards, tmp_path, old, new, what):
+    (tmp_path/'nbs').mkdir()
+    shutil.copytree(root/'bench', tmp_path/'bench')
+    (tmp_path/'nbs/11_losses.ipynb').write_text((root/'nbs/11_losses.ipynb').read_text().replace(old, new))
+    with pytest.raises(cards.Missing, match=what): cards.card_page(tmp_path, next(o for o in cards.cards if o.rows==['smooth']))
+
+def test_a_row_without_a_card_stops_the_build(cards, monkeypatch):
+    monkeypatch.setattr(cards, 'cards', cards.cards[:-1])
+    with pytest.raises(cards.Missing, match='a card for each row'): cards.made(root)
+
+def test_api_begins_with_what_all_brings(module, tmp_path):
+    pages = module('pages')
+    (tmp_path/'bot').mkdir()
+    (tmp_path/'bot/all.py').write_text('from .losses import BagLoss, smooth_labels\nfrom .core import UsageError\n')
+    text = pages.api(tmp_path)
+    brought,rest = text.split("## Added to fastai's classes")
+    assert all(f'[`{o}`]' in brought for o in ('BagLoss', 'smooth_labels')) and 'UsageError`]' not in brought
+    assert all(f'[`{o}`]' in rest for o in ('UsageError', 'soft_cross_entropy', 'bag_dls')) and '[`BagLoss`]' not in rest
+
+def test_figures_explain_their_tables(module):
+    pages = module('pages')
+    title,command,prose,said = pages.explained('How fast?\n\n    python bench/x.py\n\nOne thread.\n\n- a part: Of\nit.\n')
+    assert (title, command, prose, said)==('How fast?', 'python bench/x.py', ['One thread.'], {'a part':'Of it.'})
+    assert 'Huffman code: where a bit stands' in pages.figures(root)
+
+def test_pipeline_is_accurate():
+    "As `bench/pipeline.py` last measured: every crop within 38 dB of a full decode"
+    rows = [(o['name'], float(o['value'])) for o in csv.DictReader((root/'bench/results/pipeline.csv').open()) if o['group']=='accuracy']
+    assert min(v for k,v in rows if k.startswith('PSNR'))>=38 and max(v for k,v in rows if k.startswith('mean'))<=1.5
+
+@pytest.mark.parametrize('link, ok', [('#zero-gamma', True), ('b.html#fig-3', True), ('#id1', False), ('b.html#index-0', False)])
+def test_a_place_that_depends_on_counting_is_seen(check, tmp_path, link, ok): assert (check.counted(site(tmp_path, a=f'<a href="{link}">'))==[])==ok
+
+def test_search_is_the_sites_own(check, tmp_path):
+    "Sphinx's own program, over a small index"
+    pytest.importorskip('py_mini_racer')
+    static = Path(pytest.importorskip('sphinx').__file__).parent
+    (tmp_path/'_static').mkdir()
+    (tmp_path/'_static/searchtools.js').write_text((static/'themes/basic/static/searchtools.js').read_text())
+    (tmp_path/'_static/language_data.js').write_text('var stopwords = new Set(), Stemmer = function() { this.stemWord = w => w };')
+    index = dict(docnames=['a','b'], filenames=['a.md','b.md'], titles=['A','B'], alltitles={'A':[[0,None]], 'B':[[1,None]]}, objects={}, objnames={}, objtypes={},
+        indexentries={'large batch':[[1,'found-by',True]]}, terms=dict(large=[0,1], batch=[0,1]), titleterms=dict(a=0, b=1))
+    (tmp_path/'searchindex.js').write_text(f'Search.setIndex({json.dumps(index)})')
+    assert check.unsearchable(tmp_path, {'large batch':'b'})==[]
+    assert check.unsearchable(tmp_path, {'large batch':'a', 'nowhere':'a'})==["search for 'large batch' finds b first, not a", "search for 'nowhere' finds nothing first, not a"]

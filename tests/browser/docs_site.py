@@ -1,4 +1,4 @@
-"""The built site as a reader meets it: front page, search, API, tutorial, dark mode, a phone's width
+"""The built site as a reader meets it: front page, side bar, search, a card, API, tutorial, dark mode, a phone's width
 
     python docs/build.py && python tests/browser/docs_site.py [FOLDER for screenshots]"""
 import re, sys
@@ -8,6 +8,10 @@ from selenium.webdriver.common.keys import Keys
 from _chrome import chrome, keeps_to_itself, served, shot, until, width
 
 root = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(root), str(root/'docs')]
+from bot.ladder import ladder
+from check import first
+
 site,shots = root/'_docs',Path(sys.argv[1] if sys.argv[1:] else root/'_site/shots')
 
 def all_of(d, css): return d.find_elements(By.CSS_SELECTOR, css)
@@ -36,11 +40,31 @@ def front(d, url):
     assert all_of(d, 'button.copybtn')
 
 def search(d, url):
+    "What people look for stands first in what the search box finds"
+    for words,page in first.items():
+        d.get(f'{url}/index.html')
+        one(d, 'input.sidebar-search').send_keys(words, Keys.ENTER)
+        until(d, lambda: all_of(d, '#search-results ul.search li a'))
+        link = one(d, '#search-results ul.search li a').get_attribute('href')
+        assert link.startswith(f'{url}/{page}.html'), f'{words}: {link}'
+
+def side_bar(d, url):
+    "Groups with every trick in sight"
     d.get(f'{url}/index.html')
-    one(d, 'input.sidebar-search').send_keys('mixup', Keys.ENTER)
-    until(d, lambda: all_of(d, '#search-results ul.search li a'))
-    links = [o.get_attribute('href') for o in all_of(d, '#search-results ul.search li a')]
-    assert any('mixup.html' in o for o in links), links
+    groups = [o.text.lower() for o in all_of(d, '.sidebar-tree .caption')]
+    assert groups==['tutorials', 'tricks', 'the ladder', 'data', 'models', 'training', 'runs and commands', 'reference'], groups
+    names = ' '.join(o.text.lower() for o in all_of(d, '.sidebar-tree a'))
+    assert all(o.title.lower() in names for o in ladder.values()), names
+
+def card(d, url):
+    "A card says all of it, and leads to its section"
+    d.get(f'{url}/tricks/label-smoothing.html')
+    until(d, lambda: all_of(d, 'mjx-container'))
+    heads = [o.text for o in all_of(d, 'article h2')]
+    assert len(heads)==7 and not all_of(d, 'mjx-merror'), heads
+    click(d, d.find_element(By.CSS_SELECTOR, 'article p a[href$="losses.html#label-smoothing"]'))
+    until(d, lambda: 'losses.html#label-smoothing' in d.current_url)
+    assert all_of(d, 'section#label-smoothing p.source a[href$="tricks/label-smoothing.html"]')
 
 def api(d, url):
     d.get(f'{url}/api.html')
@@ -69,11 +93,22 @@ def dark(d, url):
         if d.execute_script('return document.body.dataset.theme')=='dark': break
         next(o for o in all_of(d, 'button.theme-toggle') if o.is_displayed()).click()
     assert light(d, 'body', 'background-color')<50 and light(d, 'article p', 'color')>150
+    assert light(d, '.cell_output img:not(.clear)', 'background-color')>200, 'a picture without its light card'
+
+def phone(d, url):
+    "The staircase is seen whole, and the table of the ladder with what a rung sets"
+    width(d, 390, 800)
+    d.get(f'{url}/index.html')
+    pic = one(d, 'article .cell_output img')
+    assert 300<pic.size['width']<=390 and pic.location['x']+pic.size['width']<=390, (pic.size, pic.location)
+    seen = [o.location['x']+o.size['width'] for o in all_of(d, '#the-ladder table tbody tr:nth-child(4) td')[:3]]
+    assert max(seen)<=390, seen
+    width(d, 1440)
 
 if __name__=='__main__':
     with chrome() as d, served(site) as url:
         width(d, 1440)
-        for f in front,search,api,tutorial,dark:
+        for f in front,side_bar,search,card,api,tutorial,dark,phone:
             f(d, url)
             keeps_to_itself(d, f.__name__)
             shot(d, shots, f.__name__)
@@ -85,4 +120,4 @@ if __name__=='__main__':
                 d.get(f'{url}/{p.relative_to(site)}')
                 keeps_to_itself(d, f'{p.name} at {w} px')
                 if w==375: shot(d, shots, f'phone-{p.stem}')
-        print(f'site: front page, search, API, tutorial, dark mode, {w} down to 375 px; screenshots in {shots}')
+        print(f'site: front page, side bar, search, card, API, tutorial, dark mode, phone, {w} down to 375 px; screenshots in {shots}')

@@ -1,0 +1,270 @@
+"""A card for each trick, drawn from what stands elsewhere: what it is and what it composes with (the notebook's section), how it is set (the ladder), where the
+readings differ (docments), what was measured (`bench/results`). What cannot be found stops the build"""
+import csv, importlib.util, re
+from functools import cached_property, lru_cache
+from pathlib import Path
+from fastcore.basics import store_attr
+from fastcore.docments import docments
+from fastcore.nbio import read_nb
+from nbdev.config import get_config
+from bot.ladder import fit_to, ladder, recipe, settings, tricks_of
+from tables import index_entries, md_table, slug
+
+class Missing(Exception): "What a card needs stands nowhere"
+
+class Card:
+    "One trick, or a few that are known as one"
+    def __init__(self,
+        title, # Holds the title of each row
+        rows, # Of the ladder
+        parts, # Sections that teach it: 'module#heading-slug'
+        alone, # Python that has it on any fastai learner; settings of the rows in braces
+        costs=(), # Of `costs` below
+        names=() # More words that people search for
+    ): store_attr()
+
+    @property
+    def page(self): return f'tricks/{slug(self.title.split(":")[0].replace(",", ""))}'
+
+cards = [
+    Card('Training procedure', ['baseline'],
+        ['augment#augmentation', 'block#the-data-block', 'init#xavier', 'optimizer#nesterovs-accelerated-gradient', 'schedule#step-decay'],
+        'learn = Learner(dls, xavier(model), opt_func=nag)   # `dls` of a DataBlock with BagImageBlock, or of bag_dls\n'
+        'learn.fit_warmup_step(n_epoch, lr=scale_lr(dls.bs), warmup=0)',
+        ['pipeline'], ['data augmentation', 'colour jitter', 'xavier', 'nesterov momentum', 'step decay', 'baseline']),
+    Card('Large-batch training: linear scaling and warmup', ['linear', 'warmup'], ['optimizer#linear-scaling', 'schedule#warmup'],
+        "learn = Learner(dls, model)\nlearn.fit_warmup_step(n_epoch, lr=scale_lr(dls.bs))   # warms up for the paper's share of the run", ['step'],
+        ['large batch', 'large batch training', 'learning rate warmup', 'lr warmup', 'batch size']),
+    Card('Zero gamma', ['zero_gamma'], ['init#zero-gamma'], 'zero_gamma(model)\nlearn = Learner(dls, model)', ['step'], ['last gamma', 'zero init residual']),
+    Card('No bias decay', ['no_decay'], ['optimizer#no-bias-decay'],
+        'learn = Learner(dls, model, opt_func=partial(nag, decay_bias={decay_bias}))', ['step'], ['weight decay']),
+    Card('Half precision', ['fp16'], ['precision#16-bits-where-they-are-enough'],
+        'learn = Learner(dls, model).to_fp16()', ['half'], ['mixed precision', 'fp16', 'float16']),
+    Card('ResNet-B, ResNet-C and ResNet-D', ['resnet_b', 'resnet_c', 'resnet_d'], ['resnet#resnet-b-c-and-d'],
+        'learn = Learner(dls, {arch}(n_out=dls.c))', ['models'], ['xresnet', 'resnet variants']),
+    Card('Cosine decay and one cycle', ['cosine'], ['schedule#cosine-decay'],
+        'learn = Learner(dls, model)\nlearn.fit_warmup_cos(n_epoch, lr=scale_lr(dls.bs))\nlearn.fit_one_cycle(n_epoch, 1e-2)   # one cycle instead', ['step'],
+        ['cosine', 'cosine annealing', 'one cycle', 'learning rate schedule']),
+    Card('Label smoothing', ['smooth'], ['losses#label-smoothing'], 'learn = Learner(dls, model, loss_func=BagLoss(eps={eps}))', ['step']),
+    Card('Distillation', ['distill'], ['losses#distillation', 'distill#a-teacher-for-any-student'],
+        'learn = Learner(dls, model, loss_func=BagLoss()).distill(teacher, T={T})', (), ['knowledge distillation', 'teacher']),
+    Card('Mixup', ['mixup'], ['mixup#pairs-shares-and-blends'], 'learn = Learner(dls, model, loss_func=BagLoss(), cbs=BagMixup({alpha}))', ['step'])]
+
+# What the notebooks say
+def level(line): return len(m[1]) if (m := re.match(r'(#+) ', line)) else 0
+
+class Section:
+    "What stands under one heading of a notebook, up to the next of its level"
+    def __init__(self, root, place):
+        self.place,(self.module,self.anchor) = place,place.split('#')
+        cells = read_nb(next(iter((Path(root)/'nbs').glob(f'[0-9]*_{self.module}.ipynb')), None) or self.lacks('notebook')).cells
+        heads = [(i,o.source.split('\n')[0]) for i,o in enumerate(cells) if o.cell_type=='markdown' and level(o.source)]
+        start,self.title = next(((i,o.lstrip('# ')) for i,o in heads if slug(o.lstrip('# '))==self.anchor), (None,None))
+        if start is None: self.lacks('heading')
+        end = next((i for i,o in heads if i>start and level(o)<=level(cells[start].source)), None)
+        self.cells = cells[start:end]
+
+    def lacks(self, what): raise Missing(f'{self.place}: no {what} in nbs/*_{self.module}.ipynb')
+    def link(self, text=None): return f"[{text or self.title}]({self.module}.html#{self.anchor})"
+
+    @cached_property
+    def paragraphs(self):
+        md = [re.sub(r'^(#\|.*|#+ .*|> .*)$', '', o.source, flags=re.M) for o in self.cells if o.cell_type=='markdown']
+        return [o.strip() for o in '\n\n'.join(md).split('\n\n') if o.strip()]
+
+    @property
+    def idea(self):
+        "The first two sentences"
+        first = next((o for o in self.paragraphs if not re.match(r'\$\$|\||None$', o)), None) or self.lacks('sentence')
+        found = re.match(r'(.+?[.:](?=\s[A-Z$`]|\s*$)){1,2}', re.sub(r'\s+', ' ', first.split('$$')[0]))
+        return found[0].removesuffix(':') if found else self.lacks('sentence')
+
+    @property
+    def equation(self):
+        "The first one, or a table in its place"
+        found = next((o for o in self.paragraphs if re.search(r'\$\$.+?\$\$', o, re.S) or o.startswith('|')), '')
+        return found if found.startswith('|') else (m[0] if (m := re.search(r'\$\$.+?\$\$', found, re.S)) else '')
+
+    @property
+    def composes(self):
+        "What it composes with, as a sentence"
+        found = [m[0] for o in self.paragraphs if (m := re.search(r'Composes with .+?\.(?=\s[A-Z]|$)', re.sub(r'\s+', ' ', o)))]
+        return found[0] if found else ''
+
+    @property
+    def papers(self):
+        "Links to papers"
+        return re.findall(r'\[[^\]]+\]\(https://(?:arxiv\.org/abs|proceedings\.mlr\.press)/[^)]+\)', '\n'.join(self.paragraphs))
+
+    @property
+    def readings(self):
+        "What the docments of its parameters called `reading` say about both"
+        code = '\n'.join(o.source for o in self.cells if o.cell_type=='code')
+        said = re.findall(r"^ +reading:str='paper',? # (.+)$", code, re.M)
+        return [o for o in dict.fromkeys(said) if re.match(r"'paper'(:| \().*'gluoncv'(:| \()", o)]
+
+# What the ladder says
+def said(v): return '' if v is None else f'`{v}`'
+
+def setting_rows(card):
+    "A row a setting: its value, the value before, what it is for"
+    names,docs = list(ladder),docments(settings)
+    before = lambda k: {} if k==names[0] else recipe(names[names.index(k)-1])
+    return [{'setting':f'`{k}`', 'value':said(v), 'before':said(before(row).get(k)), 'what it is':docs[k]} for row in card.rows for k,v in ladder[row].items()]
+
+class Ways:
+    "How a card's trick is had: as a rung, without the others, and the others without it"
+    def __init__(self, card):
+        self.row,self.first,last = card.rows[-1],next(iter(ladder)),list(ladder)[-1]
+        self.own = {} if self.row==self.first else {k:v for o in card.rows for k,v in ladder[o].items()}
+        self.taught,self.but = self.row=='distill',',' .join(dict.fromkeys([*card.rows, 'distill']))
+        self.last,self.spare = last,bool(recipe(self.row)['teacher']) and not self.taught   # a teacher that is another trick's
+
+    def lines(self, rung, alone, others):
+        "Each with what it is, side by side"
+        rows = [(rung, 'the rung: the trick and all before it')]
+        if self.own: rows += [(alone, 'the trick without the others'), (others, 'the others without it')]
+        n = max(len(o) for o,_ in rows)
+        return '\n'.join(f'{a:{n}}   # {b}' for a,b in rows)
+
+    def command(self):
+        said = lambda k,v: f"--{k.replace('_', '-')} {'RUN' if k=='teacher' else str(v).lower() if isinstance(v, bool) else v}"
+        train,more = 'bot-train path/to/images --rung',' --teacher RUN' if self.taught else ' --but distill' if self.spare else ''
+        return '```sh\n' + self.lines(f'{train} {self.row}{more}', f"{train} {self.first} {' '.join(said(*o) for o in self.own.items())}",
+            f'{train} {self.last} --but {self.but}') + '\n```'
+
+    def python(self):
+        "What the data need is given to `bag_dls`"
+        from bot.learner import data_names
+        said = lambda on_data: ''.join(f", {k}={'path/to/run' if k=='teacher' else v!r}" for k,v in self.own.items() if (k in data_names)==on_data)
+        more,make = ", teacher='path/to/run'" if self.taught else ", but='distill'" if self.spare else '','learn = bag_learner(dls,'
+        lines = self.lines(f"{make} '{self.row}'{more})", f"{make} '{self.first}'{said(False)})", f"{make} '{self.last}', but='{self.but}')")
+        return '\n'.join(['```python', 'from bot.all import *', f"dls = bag_dls('path/to/images'{said(True)})", lines, '```'])
+
+def alone(card):
+    "Python for any fastai learner, with the settings of the rows filled in"
+    values = recipe(card.rows[-1])
+    code = card.alone.format(**{k:repr(v) if k!='arch' else v for k,v in values.items()})
+    return '\n'.join([*(['from functools import partial'] if 'partial(' in code else []), 'from fastai.vision.all import *', 'from bot.all import *', code])
+
+def paper_rows(card):
+    "What the paper reports for each row, beside the row before"
+    names = list(ladder)
+    for k in card.rows:
+        o,i = ladder[k],names.index(k)
+        last = ladder[names[i-1]].top1 if i else None
+        row = {'rung':f'`{k}`', 'top-1 (%)':o.top1, 'the rung before':last or '', 'difference':f'{o.top1-last:+.2f}' if last else ''}
+        alone = {'rung':f'`{k}` without `{names[i-1]}`', 'top-1 (%)':o.alone, 'the rung before':'', 'difference':''}
+        yield from ({**r, 'in':o.table.replace(' ', '&nbsp;')} for r in [row, *([alone] if o.alone else [])])
+
+# What was measured here
+@lru_cache
+def bench(root):
+    "The script that compared the tricks: which rungs, and its interval"
+    spec = importlib.util.spec_from_file_location('tricks', Path(root)/'bench/tricks.py')
+    m = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(m)
+    return m
+
+def results(root, name):
+    path = Path(root)/f'bench/results/{name}.csv'
+    if not path.exists(): raise Missing(f'{path}: run bench/{name}.py')
+    return list(csv.DictReader(path.open()))
+
+def percent(x, h=None, sign=''): return f'{100*float(x):{sign}.1f}' + ('' if h is None else f' ± {100*float(h):.1f}')
+
+def in_effect(rung, but, o):
+    "Rows of the ladder that a measured run really had: it was on one small network, in small batches, on one device"
+    given = dict(arch=o['arch'], widen=float(o['widen']), size=int(o['size']), bs=int(o['bs']), epochs=int(o['epochs']))
+    r = fit_to(recipe(rung, but, **given), int(o['images']), int(o['size']), o['device'])
+    return [k for k in tricks_of(r) if any(r[s]==v and s not in given for s,v in ladder[k].items())]
+
+class Gain:
+    "What the first measured rung with a card's trick in it gained over the measured rung below"
+    def __init__(self, root, card):
+        self.t,self.found = bench(root).t_interval,results(root, 'tricks')
+        has = {k:in_effect(k, v.get('but', ()), self.found[0]) for k,v in bench(root).rungs.items()}
+        self.rung = next((k for k,v in has.items() if set(card.rows)&set(v)), None)
+        self.below = next((k for k in reversed(list(has)) if self.rung and not set(card.rows)&set(has[k]) and len(has[k])<len(has[self.rung])), None)
+        self.others = [k for k in has.get(self.rung, []) if k not in card.rows and k not in has.get(self.below, [])]
+        self.missing = [k for k in card.rows if k not in has.get(self.rung, [])]
+
+    def row(self, src):
+        o,b = (next((o for o in self.found if (o['src'],o['rung'])==(src,k)), None) for k in (self.rung, self.below))
+        res = {'data':f"{src}, {int(o['images']):,} images, {o['epochs']} epochs", 'accuracy (%)':percent(o['accuracy'], o['half_width'])}
+        if b: res[f'over `{self.below}`'] = percent(*self.t([float(x)-float(y) for x,y in zip(o['runs'].split(), b['runs'].split())]), '+')
+        if self.below!=self.found[0]['rung'] and b: res['over `baseline`'] = percent(o['over_baseline'], o['over_baseline_half_width'], '+')
+        return res
+
+    def text(self):
+        o,names = self.found[0],lambda ks: ', '.join(f'`{k}`' for k in ks)
+        how = f"every rung trains {o['arch']} at widen={o['widen']} in batches of {o['bs']} on a {o['device']}"
+        if not self.rung: return f'Not measured here yet: in `bench/tricks.py` {how}.'
+        paired = ', differences between runs of the same seed' if self.below else ''
+        res = [f"Rung `{self.rung}`; {how}, {len(o['seeds'].split())} seeds, 95% intervals{paired}."]
+        if self.missing: res.append(f'{names(self.missing)} had no part in it.')
+        if self.others: res.append(f'Measured together with {names(self.others)}.')
+        return ' '.join(res) + '\n\n' + md_table([self.row(k) for k in dict.fromkeys(o['src'] for o in self.found)])
+
+def by_step(root, half):
+    rows = [o for o in results(root, 'step') if (o['half']=='True')==half]
+    return [{'network':f"{o['arch']}, {o['size']} px, batch {o['bs']}", 'by hand with':'fused SGD' if o['bare_fused']=='True' else "torch's default SGD",
+        'device':o['device'],
+        'time of a step, as a multiple':f"{float(o['cpu_ratio']):.2f} ({float(o['cpu_ratio_low']):.2f} to {float(o['cpu_ratio_high']):.2f})"} for o in rows]
+
+def by_models(root):
+    rows = [o for o in results(root, 'models') if o['question']=='cost of the variants']
+    return [{'network':o['model'], 'job':o['job'].replace('_', ' and '), 'ms':o['ms'], f"speed beside {o['beside']}":o['speed'],
+        'device':o['device']} for o in rows]
+
+def by_pipeline(root):
+    rows = [o for o in results(root, 'pipeline') if o['group']=='full chain']
+    return [{'pipeline':o['name'], 'images/s':o['per_s'], f"beside {o['ratio_to']}":o['ratio'], 'device':f"{o['cpu']}, {o['threads']} thread"} for o in rows]
+
+costs = dict(step=('A step with all tricks but the teacher, beside a loop by hand without any:', lambda root: by_step(root, False)),
+    half=('A step with all tricks but the teacher in half precision, beside a loop by hand in half precision:', lambda root: by_step(root, True)),
+    models=('Time of a batch:', by_models), pipeline=('From a JPEG to normalised floats, beside other libraries:', by_pipeline))
+
+def cost(root, card):
+    res = [f'{words}\n\n{md_table(rows)}' for words,f in (costs[o] for o in card.costs) if (rows := f(root))]
+    return '\n\n'.join(res) or 'Its cost was not measured here yet.'
+
+# A card
+def what_it_is(sections):
+    "Sentence and equation of each part"
+    if len(sections)==1: return '{.lead}\n' + '\n\n'.join(o for o in (sections[0].idea, sections[0].equation) if o)
+    return '\n\n'.join('\n\n'.join(o for o in (f'**{s.link()}** {s.idea}', s.equation) if o) for s in sections)
+
+def needed(card, what, values):
+    "What was found, or an error that names the card"
+    res = [o for o in dict.fromkeys(values) if o]
+    if not res: raise Missing(f"Card '{card.title}': no {what} in {', '.join(card.parts)}")
+    return res
+
+def search_words(card):
+    "What the search of the site finds this page by"
+    return dict.fromkeys(o.lower().replace(',', '') for o in [card.title.split(':')[0], *(ladder[k].title for k in card.rows), *card.names])
+
+def card_page(root, card):
+    "The Markdown of one card"
+    parts = [Section(root, o) for o in card.parts]
+    ways,taught = Ways(card),[Section(root, o) for o in dict.fromkeys(ladder[k].page for k in card.rows)]
+    where = ', '.join(f'§{o}' for o in dict.fromkeys(ladder[k].section for k in card.rows))
+    links = ', '.join(dict.fromkeys(o.link() for o in [*taught, *parts]))
+    needed(card, 'equation', [o.equation for o in parts])
+    differ = list({o.replace('`', ''):f'- {o}' for s in parts for o in s.readings}.values()) or ['The two readings agree here.']
+    return '\n\n'.join([f'# {card.title}', index_entries(search_words(card)), what_it_is(parts),
+        f'{where} of the paper. Explained and checked in {links}.',
+        '## Set it with', md_table(setting_rows(card)), ways.command(), ways.python(),
+        'On any fastai learner, here with `dls`, `model` and a number of epochs of your own:', f'```python\n{alone(card)}\n```',
+        '## The readings differ in', '\n'.join(differ), '## What the paper reports', md_table(list(paper_rows(card))),
+        '## What it gained here', Gain(root, card).text(), '## What it costs here', cost(root, card),
+        f"All of it: [measured figures]({get_config().doc_url}figures.html).",
+        '## Composes with', ' '.join(needed(card, '"Composes with"', [o.composes for o in parts])),
+        '## Papers', '\n'.join(f'- {o}' for o in needed(card, 'citation', [p for o in parts for p in o.papers]))])
+
+def made(root):
+    "Pages by name; a row of the ladder without a card is an error"
+    rows = [k for o in cards for k in o.rows]
+    if sorted(rows)!=sorted(ladder): raise Missing(f'docs/cards.py: a card for each row of the ladder, once; now they hold {rows}')
+    return {o.page: card_page(root, o) for o in cards}
