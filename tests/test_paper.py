@@ -12,6 +12,7 @@ from bot import models, precision
 from bot.augment import ColourDraw, brightness, colour, contrast, grey, middle, paper_mean, paper_std, pca_axes, pca_noise, pca_values
 from bot.augment import random_box, saturation, scale_hsv, short_edge, valid_size
 from bot.block import BagCrop, bag_dls
+from bot.core import DataError
 from bot.mixup import BagMixup, draw_pairs, mix
 from bot.runs import is_best, load_run, recorded, save_args
 from bot.init import msra, xavier, zero_gamma
@@ -383,3 +384,8 @@ def test_paper(section, what, ours, paper):
 def test_every_trick_of_the_ladder_has_a_row():
     assert {o[0].split()[0] for o in rows}>={'A1','A2','A3','A4','A5','B','E',*(f'C-{i}' for i in range(1,21))}
     assert set(ladder)==set(paper_top1)
+
+@pytest.mark.parametrize('q', [F.one_hot(torch.arange(3), 3), F.one_hot(torch.arange(3), 3).bool(), torch.ones(4,3).long()])
+def test_whole_number_rows_are_no_indices(q):
+    for f in (lambda: smooth_labels(q, 3, .1), lambda: BagLoss()(torch.zeros(q.shape), q)):
+        with pytest.raises(DataError, match='argmax'): f()
