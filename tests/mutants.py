@@ -35,7 +35,7 @@ table = [   # name, module, old, new, file of tests and which of it (pytest's -k
     ('one coefficient for three axes', 'augment', 'torch.randn(n, 3)*pca', 'torch.randn(n, 1).expand(n, 3)*pca', 'augment own'),
     ('never a flip', 'block', 'x.flip(-1) if random.random()<self.flip else x', 'x', 'paper'),
     ('exif turned the wrong way', 'images', '6:(1,1,0)', '6:(1,0,1)', 'augment orientation'),
-    ('shrunk too far', 'images', 'h>=2.5*k*max', 'h>=.5*k*max', 'augment shrunk'),
+    ('shrunk too far', 'images', 'h>=2.5*k*max(size[0], 32) and w>=2.5*k*max(size[1], 32)', 'h>=k*size[0] and w>=k*size[1]', 'augment shrunk'),
     ('smoothing over all classes', 'losses', '(1-q)*eps/max(k-1, 1)', '(1-q)*eps/k', 'paper'),
     ('one-hot rows of whole numbers pass', 'losses', 'check_eps(eps, k), check_one_hot(y, k)', 'check_eps(eps, k)', 'paper'),
     ('distillation without the square', 'losses', 'loss + T**2*teacher_loss', 'loss + T*teacher_loss', 'paper'),
