@@ -1,6 +1,7 @@
 "The paper's numbers by section (arXiv 1812.01187v2), one line each, in both readings where they differ: what ours gives, and what it says."
 import colorsys, math, random, numpy as np, pytest, torch, torch.nn.functional as F
 from functools import lru_cache, partial
+from itertools import permutations
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from torch import nn, tensor
@@ -289,6 +290,8 @@ row('B', 'Table 5', lambda: [paper_top1[o][1] for o in ('fp16','resnet_b','resne
 row('B', 'Table 6', lambda: [paper_top1[o][1] for o in ('resnet_d','cosine','smooth','distill','mixup')]+[paper_mixup_alone], [77.16,77.91,78.31,78.67,79.29,79.15])
 row('C-1', 'hue and saturation multiply HSV', lambda: flat(scale_hsv(pixel, tensor([[1.3]]), tensor([[.7]]))), pytest.approx(hsv((200,100,50), 1.3, .7), rel=1e-4))
 row('C-1', 'factors from .6 to 1.4', lambda: (drawn().factors.min().item(), drawn().factors.max().item(), drawn().factors.mean().item()), pytest.approx((.6,1.4,1), abs=.01))
+row('C-1', 'hue of every kind of pixel', lambda: [o for p in permutations((200,100,50)) for o in flat(scale_hsv(tensor(p).float().view(1,3,1), tensor([[1.3]]), tensor([[.7]])))],
+    pytest.approx([o for p in permutations((200,100,50)) for o in hsv(p, 1.3, .7)], abs=1e-2))
 row('C-1', 'saturation ends at 1', lambda: flat(scale_hsv(pixel, tensor([[1.]]), tensor([[1.4]]))), pytest.approx(hsv((200,100,50), 1, 1.4), abs=1e-3))
 row('C-1 g', 'brightness: cut to bytes, rounded to nearest', lambda: flat(brightness(pixel.clone(), 1.37)), [255,137,68])
 row('C-1 g', 'bytes: halves go to the even one', lambda: [flat(brightness(tensor([[[1.,3,5,7]]]), a)) for a in (.5,1.5)], [[0,2,2,4],[2,4,8,10]])
