@@ -32,7 +32,7 @@ table = [   # name, module, old, new, file of tests and which of it (pytest's -k
     ('luma of Rec. 601', 'augment', '3735/2**15,19235/2**15,9798/2**15', '9798/2**15,19235/2**15,3735/2**15', 'paper'),
     ('contrast about each pixel', 'augment', 'g.mean(-1, keepdim=True) if k==2 else g)', 'g)', 'augment authors_program'),
     ('one order for all', 'augment', 'torch.rand(n, 3).argsort(1)', 'torch.arange(3).expand(n, 3)', 'paper'),
-    ('one coefficient for three axes', 'augment', 'torch.randn(n, 3)*pca', 'torch.randn(n, 1).expand(n, 3)*pca', 'augment own'),
+    ('one coefficient for three axes', 'augment', 'torch.randn(n, 3)*pca', 'torch.randn(n, 1).expand(n, 3)*pca', 'paper'),
     ('never a flip', 'block', 'x.flip(-1) if random.random()<self.flip else x', 'x', 'paper'),
     ('exif turned the wrong way', 'images', '6:(1,1,0)', '6:(1,0,1)', 'augment orientation'),
     ('shrunk too far', 'images', 'h>=2.5*k*max(size[0], 32) and w>=2.5*k*max(size[1], 32)', 'h>=k*size[0] and w>=k*size[1]', 'augment shrunk'),
