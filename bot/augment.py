@@ -15,9 +15,9 @@ Docs: https://OWNER.github.io/bot/augment.html.md"""
 
 # %% auto #0
 __all__ = ['luma', 'pca_values', 'pca_axes', 'paper_mean', 'paper_std', 'colour_steps', 'cache_pixels', 'random_box',
-           'short_edge', 'valid_size', 'middle', 'hsv_channels', 'scale_hsv', 'as_bytes', 'grey', 'brightness',
-           'contrast', 'saturation', 'pca_noise', 'ColourDraw', 'paper_colour', 'places', 'gluoncv_colour',
-           'gluoncv_image', 'compiled', 'colour']
+           'short_edge', 'valid_size', 'middle', 'hsv_channels', 'scale_hsv', 'as_bytes', 'cut_bytes', 'grey',
+           'brightness', 'contrast', 'saturation', 'pca_noise', 'ColourDraw', 'paper_colour', 'places',
+           'gluoncv_colour', 'gluoncv_image', 'compiled', 'colour']
 
 # %% ../nbs/05_augment.ipynb #3de39fa1
 import random
@@ -30,7 +30,7 @@ def random_box(
     w:int, # Width of the image, in pixels
     size:int=224, # Side of the image that the model sees, in pixels
     min_scale:float=.08, # Smallest area, as a share of the image
-    reading:str='paper', # 'paper': ratio uniform; 'gluoncv': ratio uniform, then sides swapped half of the time
+    reading:str='paper', # 'paper': ratio uniform; 'gluoncv': then sides swapped half of the time, and a square if none fits
     ratio:tuple=(3/4,4/3), # Smallest and largest width/height
 )->tuple: # Top, left, height and width, in pixels
     "The part of an image that a random resized crop shows (§2.1)"
@@ -39,7 +39,7 @@ def random_box(
         bw,bh = round((area*r)**.5),round((area/r)**.5)
         if reading=='gluoncv' and random.random()<.5: bw,bh = bh,bw
         if 0<bw<=w and 0<bh<=h: return random.randint(0, h-bh),random.randint(0, w-bw),bh,bw
-    if reading=='gluoncv': bw,bh = min(w, size),min(h, size)
+    if reading=='gluoncv': bw = bh = min(h, w, size)
     else: bw,bh = min(w, max(1, round(h*ratio[1]))),min(h, max(1, round(w/ratio[0])))
     return (h-bh)//2,(w-bw)//2,bh,bw
 
@@ -61,10 +61,11 @@ def valid_size(
 
 def middle(
     x:torch.Tensor, # ... x height x width
-    size:int # Side of the part, in pixels
+    size:int, # Side of the part, in pixels
+    reading:str='paper' # 'paper': begins at the nearest pixel; 'gluoncv': at the one before
 )->torch.Tensor: # ... x size x size
     "The middle of an image"
-    y,x0 = (round((o-size)/2) for o in x.shape[-2:])
+    y,x0 = ((o-size)//2 if reading=='gluoncv' else round((o-size)/2) for o in x.shape[-2:])
     return x[..., y:y+size, x0:x0+size]
 
 # %% ../nbs/05_augment.ipynb #faa02531
@@ -82,7 +83,7 @@ def hsv_channels(
     v = v.float()
     w = c.mul_(sat).clamp_max_(v)
     v.add_(w)
-    dists = torch.rsub((h-3).abs_(), 3),(h-2).abs_(),h.sub_(4).abs_()   # from red, which is at both ends, from green, from blue
+    dists = torch.rsub((h-3).abs_(), 3),(h-2).abs_(),h.sub_(4).abs_()   # from red, at 0 and at 6, from green at 2, from blue at 4
     return tuple(torch.addcmul(v, d.clamp_(1, 2), w, value=-1, out=d) for d in dists)
 
 def scale_hsv(
@@ -94,42 +95,48 @@ def scale_hsv(
     return torch.stack(hsv_channels(*x.unbind(1), hue, sat), 1)
 
 # %% ../nbs/05_augment.ipynb #a5104649
-luma = .114,.587,.299   # of red, green, blue, as the authors' code has them; Rec. 601 has red and blue the other way round
+luma = 3735/2**15,19235/2**15,9798/2**15   # of red, green, blue: OpenCV's .114, .587, .299; Rec. 601 has red and blue the other way round
 
 def as_bytes(
     x:torch.Tensor # Changed in place
 )->torch.Tensor: # Whole numbers in [0,255]
-    "What storing as bytes leaves of `x`"
+    "What OpenCV stores of `x` as bytes: the nearest, of two the even one"
+    return x.clamp_(0, 255).round_()
+
+def cut_bytes(
+    x:torch.Tensor # Changed in place
+)->torch.Tensor: # Whole numbers in [0,255]
+    "What is stored of `x` after the noise: without its fraction"
     return x.clamp_(0, 255).floor_()
 
 def grey(
-    x:torch.Tensor # n x 3 x pixels
-)->torch.Tensor: # n x 1 x pixels
+    r:torch.Tensor, # n x pixels, whole numbers from 0 to 255, like the other two
+    g:torch.Tensor, b:torch.Tensor
+)->torch.Tensor: # n x pixels, whole numbers
     "Weighted mean of the channels"
-    r,g,b = x.unbind(1)
-    return (r*luma[0]).add_(g*luma[1]).add_(b*luma[2])[:,None]
+    return (r*luma[0]).add_(g*luma[1]).add_(b*luma[2]).add_(.5).floor_()   # exact in floats; OpenCV rounds its half up
 
 # %% ../nbs/05_augment.ipynb #dc5f5172
 def brightness(
-    x:torch.Tensor, # n x 3 x pixels, from 0 to 255
+    x:torch.Tensor, # n x 3 x pixels, whole numbers from 0 to 255
     a # Factor, or n x 1 x 1 of them
 )->torch.Tensor: # Whole numbers
     "Mixed with black"
     return as_bytes(x*a)
 
 def contrast(
-    x:torch.Tensor, # n x 3 x pixels, from 0 to 255
+    x:torch.Tensor, # n x 3 x pixels, whole numbers from 0 to 255
     a # Factor, or n x 1 x 1 of them
 )->torch.Tensor: # Whole numbers
     "Mixed with the mean of its grey version"
-    return as_bytes((x*a).add_(grey(x).mean(-1, keepdim=True)*(1-a)))
+    return as_bytes((x*a).add_(grey(*x.unbind(1)).mean(-1)[:,None,None]*(1-a)))
 
 def saturation(
-    x:torch.Tensor, # n x 3 x pixels, from 0 to 255
+    x:torch.Tensor, # n x 3 x pixels, whole numbers from 0 to 255
     a # Factor, or n x 1 x 1 of them
 )->torch.Tensor: # Whole numbers
     "Mixed with its grey version"
-    return as_bytes((x*a).add_(grey(x)*(1-a)))
+    return as_bytes((x*a).add_(grey(*x.unbind(1))[:,None]*(1-a)))
 
 # %% ../nbs/05_augment.ipynb #479da20b
 pca_values = 55.46, 4.794, 1.148
@@ -199,10 +206,10 @@ def gluoncv_colour(
     "Jitter, noise and normalisation as the authors' code has them"
     rgb = [o.float() for o in x.unbind(1)]
     for k,(a,share) in enumerate(zip(*(o.split(1, 1) for o in places(factors, order)))):
-        g = rgb[0]*luma[0]+rgb[1]*luma[1]+rgb[2]*luma[2]
+        g = grey(*rgb)
         base = (g.mean(-1, keepdim=True) if k==2 else g)*share
         rgb = [as_bytes(o*a+base) for o in rgb]
-    for i,o in enumerate(rgb): out[:,i].copy_(as_bytes(o+noise[:,i:i+1]).sub_(mean[i]).div_(std[i]))
+    for i,o in enumerate(rgb): out[:,i].copy_(cut_bytes(o+noise[:,i:i+1]).sub_(mean[i]).div_(std[i]))
 
 # %% ../nbs/05_augment.ipynb #1367e6ec
 colour_steps = brightness,contrast,saturation
@@ -219,7 +226,7 @@ def gluoncv_image(
     "`gluoncv_colour` of one image"
     x = x.to(torch.float, memory_format=torch.contiguous_format)
     for k in order[0].tolist(): x = colour_steps[k](x, factors[0,k].item())
-    out.copy_(as_bytes(x+noise[...,None]).sub_(mean[:,None]).div_(std[:,None]))
+    out.copy_(cut_bytes(x+noise[...,None]).sub_(mean[:,None]).div_(std[:,None]))
 
 @lru_cache
 def compiled(

@@ -78,7 +78,7 @@ class BagCrop(DisplayedTransform):
         size:int, # Side of the result, in pixels
         min_scale:float=ladder['baseline']['min_scale'], # Smallest area of a random crop, as a share of the image
         flip:float=ladder['baseline']['flip'], # Probability of a horizontal flip
-        reading:str='paper', # 'paper': antialiased; 'gluoncv': not, and sides of the crop swapped half of the time
+        reading:str='paper', # 'paper': antialiased; 'gluoncv': not, and the boxes of the authors' code
         exact:bool=False # Decode in full size even where less would do
     ):
         store_attr()
@@ -90,7 +90,7 @@ class BagCrop(DisplayedTransform):
 
     def encodes(self, x:EncodedImage):
         kw,size = dict(antialias=self.reading!='gluoncv', exact=self.exact),(self.size,self.size)
-        if not self.train: return middle(x.decode(size=valid_size(*x.shape, self.size), **kw), self.size)
+        if not self.train: return middle(x.decode(size=valid_size(*x.shape, self.size), **kw), self.size, self.reading)
         x = x.decode(random_box(*x.shape, self.size, self.min_scale, self.reading), size, **kw)
         return x.flip(-1) if random.random()<self.flip else x
 

@@ -30,7 +30,7 @@ from fastai.learner import Learner
 from fastai.metrics import accuracy
 from fastai.torch_core import default_device, trainable_params
 from .core import DataError, html_table, in_words, nearest, UsageError
-from .ladder import default_rung, drop_epochs, fit_size, fit_to, ladder, Recipe, recipe, settings, tricks_of, unused, warmup_epochs
+from .ladder import default_rung, drop_epochs, fit_size, fit_to, ladder, recipe, Recipe, settings, tricks_of, unused, warmup_epochs
 from .block import bag_of, norm_stats, set_norm
 from .init import inits, zero_gamma
 from .resnet import check_size, macs, n_params, our_names, XResNet

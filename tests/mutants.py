@@ -1,0 +1,104 @@
+"""Do the tests notice? Small faults put into a copy of the package, one at a time.
+
+    python tests/mutants.py [NAME ...]     # all, or those whose names contain one of these words
+
+Each is a fragment of a module's source and what it becomes. A copy of the package with that change goes into a temporary folder, and the named tests run
+against it up to the first that fails. A fault that no test fails on survives, and the script ends with status 1. First the same tests run on an unchanged
+copy, since a test that fails anyway notices nothing. A fragment that is no longer in the module, or there twice, is an error: mend the table with the code.
+"""
+import os, re, shutil, subprocess, sys, tempfile, time
+from pathlib import Path
+
+root = Path(__file__).parents[1]
+
+table = [   # name, module, old, new, file of tests and which of it (pytest's -k)
+    ('order of an epoch without its number', 'loader', "manual_seed(key(self.seed, epoch, 'order'))", "manual_seed(key(self.seed, 'order'))", 'augment own'),
+    ('draws of a batch without the epoch', 'loader', "        seed_all(key(self.seed, epoch, n, 'batch'))", "        seed_all(key(self.seed, n, 'batch'))", 'augment own'),
+    ('draws of an item without the epoch', 'loader', "key(self.seed, epoch, i, seen[i])", "key(self.seed, i, seen[i])", 'augment own'),
+    ('draws of a repeated item without its count', 'loader', "key(self.seed, epoch, i, seen[i])", "key(self.seed, epoch, i)", 'augment own'),
+    ('draws of a step without the epoch', 'loader', "key(self.seed, epoch, n, 'step')", "key(self.seed, n, 'step')", 'augment own'),
+    ('crops from the top left half', 'augment', 'random.randint(0, h-bh),random.randint(0, w-bw)', 'random.randint(0, (h-bh)//2),random.randint(0, (w-bw)//2)', 'paper'),
+    ('crops from the left half', 'augment', 'random.randint(0, w-bw)', 'random.randint(0, (w-bw)//2)', 'paper'),
+    ('crops never swapped', 'augment', 'random.random()<.5: bw,bh', 'random.random()<0: bw,bh', 'paper'),
+    ('fallback not enlarged', 'augment', 'bw = bh = min(h, w, size)', 'bw,bh = min(w, size),min(h, size)', 'paper'),
+    ('middle rounds in both readings', 'augment', "(o-size)//2 if reading=='gluoncv' else", '', 'paper'),
+    ('validation without its reading', 'block', '**kw), self.size, self.reading)', '**kw), self.size)', 'paper'),
+    ('saturation not clamped', 'augment', '.clamp_max_(v)', '', 'paper'),
+    ('hue on one side', 'augment', 'far.copysign_((g-b).float())', 'far', 'paper'),
+    ('bytes floored', 'augment', 'x.clamp_(0, 255).round_()', 'x.clamp_(0, 255).floor_()', 'paper'),
+    ('bytes rounded half up', 'augment', 'x.clamp_(0, 255).round_()', 'x.clamp_(0, 255).add_(.5).floor_()', 'paper'),
+    ('noise rounded', 'augment', 'x.clamp_(0, 255).floor_()', 'x.clamp_(0, 255).round_()', 'paper'),
+    ('grey not whole', 'augment', '.add_(.5).floor_()', '', 'paper'),
+    ('luma of Rec. 601', 'augment', '3735/2**15,19235/2**15,9798/2**15', '9798/2**15,19235/2**15,3735/2**15', 'paper'),
+    ('contrast about each pixel', 'augment', 'g.mean(-1, keepdim=True) if k==2 else g)', 'g)', 'augment authors_program'),
+    ('one order for all', 'augment', 'torch.rand(n, 3).argsort(1)', 'torch.arange(3).expand(n, 3)', 'paper'),
+    ('one coefficient for three axes', 'augment', 'torch.randn(n, 3)*pca', 'torch.randn(n, 1).expand(n, 3)*pca', 'paper'),
+    ('never a flip', 'block', 'x.flip(-1) if random.random()<self.flip else x', 'x', 'paper'),
+    ('exif turned the wrong way', 'images', '6:(1,1,0)', '6:(1,0,1)', 'augment orientation'),
+    ('shrunk too far', 'images', 'h>=2.5*k*max(size[0], 32) and w>=2.5*k*max(size[1], 32)', 'h>=k*size[0] and w>=k*size[1]', 'augment shrunk'),
+    ('smoothing over all classes', 'losses', '(1-q)*eps/max(k-1, 1)', '(1-q)*eps/k', 'paper'),
+    ('one-hot rows of whole numbers pass', 'losses', 'check_eps(eps, k), check_one_hot(y, k)', 'check_eps(eps, k)', 'paper'),
+    ('distillation without the square', 'losses', 'loss + T**2*teacher_loss', 'loss + T*teacher_loss', 'paper'),
+    ('smoothing in validation', 'losses', 'self.eps if self.training and torch.is_grad_enabled() else 0.', 'self.eps', 'procedure valid_loss'),
+    ('momentum without Nesterov', 'optimizer', 'nesterov=mom>0', 'nesterov=False', 'paper'),
+    ('biases decay', 'optimizer', "(p.ndim>1 and self.state[p].get('do_wd', True))", 'True', 'paper'),
+    ('cosine counts warmup', 'schedule', 'cosine_factor(t-m, max(n-m, 1))', 'cosine_factor(t, n)', 'paper'),
+    ('warmup from 1 in both readings', 'schedule', "(t + (nearest(reading, readings, 'reading')=='paper'))/m", '(t+1)/m', 'paper'),
+    ('drops a batch late', 'schedule', 't>=o for o in drops', 't>o for o in drops', 'paper'),
+    ('mixup off an epoch late', 'mixup', '>=self.n_epoch-self.off', '>=self.n_epoch-self.off+1', 'paper'),
+    ('labels mixed the other way', 'mixup', "y.is_floating_point() else y, *self.pairs)", "y.is_floating_point() else y, 1-self.pairs[0], self.pairs[1])", 'paper'),
+    ('mixed targets stay for the metrics', 'mixup', 'self.learn.yb,self.plain = self.plain,None', 'self.plain = None', 'procedure plain_targets'),
+    ('loss not scaled', 'precision', 'dict(enabled=self.dtype==torch.float16)))', 'dict(enabled=False)))', 'paper'),
+    ('teacher trains along', 'distill', '.device).eval()', '.device)', 'ladder test_rung and distill'),
+    ('a lost loss goes on', 'guards', 'if not torch.isfinite(self.loss).all()', 'if False', 'procedure lost_loss'),
+    ('MSRA with slope 0', 'init', '2/(1+slope**2)', '2', 'paper'),
+    ('zero gamma that sets nothing', 'init', '    nn.init.zeros_(m.weight)\n    return 1', '    return 1', 'paper'),
+    ('B strides in its first convolution', 'resnet', 'b=dict(stem=(64,),      strided=1', 'b=dict(stem=(64,),      strided=0', 'paper'),
+    ('a stem of other widths', 'resnet', 'd=dict(stem=(32,32,64)', 'd=dict(stem=(32,64,64)', 'paper'),
+    ('stem of other channels not scaled', 'weights', '[:,:c_in] * (3/c_in)', '[:,:c_in]', 'models adapts or both_ways or inits'),
+    ('an earlier split of the model', 'models', 'body[:4]), params(body[4:6])', 'body[:3]), params(body[3:6])', 'models vision_learner'),
+    ('the last epoch is the best', 'runs', "if is_best(self.rows): write_atomic", 'write_atomic', 'paper'),
+    ('the equal of the best is better', 'runs', "all(o['accuracy']<rows", "all(o['accuracy']<=rows", 'paper'),
+    ('200 epochs warm up longer', 'ladder', "r['warmup']/r.paper['epochs']*n_epoch", "r['warmup']/paper_epochs*n_epoch", 'paper'),
+    ('paths leave their folder', 'core', "    if not res.startswith(root+os.sep): raise DataError(f\"Path", "    if False: raise DataError(f\"Path", 'data bad_tables or tables'),
+    ('random split by place', 'sources', 'random.Random(f\'{seed} {o}\').sample(byclass[o], min', '(lambda l, n: l[:n])(byclass[o], min', 'data split')]
+
+def copy(to, module=None, old=None, new=None):
+    "The package with one change, its tests, and links to all else"
+    for o in root.iterdir():
+        if o.name in ('bot','tests'): shutil.copytree(o, to/o.name, ignore=shutil.ignore_patterns('__pycache__'))
+        elif o.name!='.git': (to/o.name).symlink_to(o)
+    if module is None: return
+    path = to/'bot'/f'{module}.py'
+    text = path.read_text()
+    if text.count(old)!=1: sys.exit(f'{module}.py has {text.count(old)} times what is to be changed, not once: {old!r}')
+    path.write_text(text.replace(old, new))
+
+def outcome(tests, *change):
+    "The first test that fails, or nothing"
+    file,_,words = tests.partition(' ')
+    with tempfile.TemporaryDirectory() as tmp:
+        copy(Path(tmp), *change)
+        cmd = [sys.executable, '-m', 'pytest', '-x', '-q', '-p', 'no:cacheprovider', f'tests/test_{file}.py', '-k', words]
+        res = subprocess.run(cmd, cwd=tmp, env=os.environ | dict(PYTHONPATH=tmp, PYTHONWARNINGS='ignore'), capture_output=True, text=True)
+        if res.returncode==0: return ''
+        failed = re.search(r'^(?:FAILED|ERROR) tests/(.*?)(?: - .*)?$', res.stdout, re.M)
+        if not failed: sys.exit(f'No test failed, but pytest ended with {res.returncode}:\n{res.stdout[-1000:]}{res.stderr[-1000:]}')
+        return failed[1]
+
+def main(words):
+    chosen = [o for o in table if not words or any(w in o[0] for w in words)]
+    if not chosen: sys.exit('No such name. Known: ' + '; '.join(o[0] for o in table))
+    for file in sorted({o[4].split()[0] for o in chosen}):
+        words = {o[4].partition(' ')[2] for o in chosen if o[4].split()[0]==file}
+        if failed := outcome(f"{file} {'' if '' in words else ' or '.join(f'({o})' for o in sorted(words))}"): sys.exit(f'{failed} fails on the package as it is: nothing can be learnt from its file')
+    alive = []
+    for name,*change,tests in chosen:
+        start = time.monotonic()
+        killer = outcome(tests, *change)
+        if not killer: alive.append(name)
+        print(f"{name:46} {killer or 'SURVIVES'} ({time.monotonic()-start:.0f} s)", flush=True)
+    print(f'{len(alive)} of {len(chosen)} survive' + ''.join(f'\n  {o}' for o in alive))
+    return bool(alive)
+
+if __name__=='__main__': sys.exit(main(sys.argv[1:]))
