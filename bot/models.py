@@ -18,6 +18,7 @@ import inspect
 from pathlib import Path
 from torch import nn
 from torchvision.models._utils import IntermediateLayerGetter
+from fastcore.meta import delegates
 from .core import nearest, UsageError
 from .resnet import channels_in, make_untrained, our_names, variants, XResNet
 from .weights import file_cfg, import_timm, is_weight_file, load_weights, pretrain, read_weights, timm_cfg, weights_name
@@ -38,15 +39,8 @@ def make_xresnet(
 
 # %% ../nbs/10_models.ipynb #0b6eecbe
 def _named(name):
-    def f(
-        pretrained:str|Path|bool=None, # Tag of published weights such as 'gluon_in1k', a file, or true for the default
-        n_out:int=1000, # Classes
-        c_in:int=3, # Channels of the images
-        widen:float=1., # Factor on every width
-        stem:tuple=None, # Widths of the stem's convolutions; unset, the variant's times `widen`
-        trust:bool=False # Read a pickle?
-    )->XResNet: # With the paper's start, or with weights
-        return make_xresnet(name, pretrained, n_out, c_in, widen, stem, trust)
+    @delegates(make_xresnet, but=['name'])
+    def f(pretrained=None, **kwargs): return make_xresnet(name, pretrained, **kwargs)
     f.__name__ = f.__qualname__ = name
     f.__doc__ = f'ResNet-{name[7:-1]}-{name[-1].upper()} of the paper (§4)'
     return f
