@@ -28,7 +28,7 @@ Modules:
 - `bot.schedule`: Warmup, step and cosine as functions of the batch, joined into what fastai's `ParamScheduler` takes, and drawn as the paper's Fig. 3
 - `bot.sources`: Images and their classes, from wherever they are
 - `bot.test_utils`: A small learner, and hooks that keep or interrupt what happens in it: what several notebooks test with
-- `bot.watch`: Curves while training, and what the model is shown
+- `bot.watch`: Loss curves while a model trains, and the images that it is given
 - `bot.weights`: Weights of a model, from files and from timm, and back"""
 
 __version__ = "0.0.1"
