@@ -21,11 +21,11 @@ Modules:
 - `bot.losses`: Label smoothing, cross entropy of soft targets and the distillation loss: pure functions, and one loss class that fastai takes as its own
 - `bot.mixup`: Training on blends of two images and their labels
 - `bot.models`: Every model by name
-- `bot.optimizer`: Nesterov momentum as torch computes it and fastai steers it, decay for weights only, and the learning rate of a batch size
+- `bot.optimizer`: Nesterov momentum as torch computes it under fastai's schedules, weight decay for weights only, and the learning rate for a batch size
 - `bot.precision`: Computing in 16 bits, and channels last
 - `bot.resnet`: Four variants at seven depths, as rows of arguments over one class, and what they cost
 - `bot.runs`: What a run leaves behind, written so that a crash cannot spoil it, and read without running anybody's code
-- `bot.schedule`: Warmup, step and cosine as functions of the batch, joined into what fastai's `ParamScheduler` takes, and drawn as the paper's Fig. 3
+- `bot.schedule`: Warmup, step and cosine decay as functions of the batch, for fastai's `ParamScheduler`
 - `bot.sources`: Images and their classes, from wherever they are
 - `bot.test_utils`: A small learner, and hooks that keep or interrupt what happens in it: what several notebooks test with
 - `bot.watch`: Loss curves while a model trains, and the images that it is given
