@@ -12,7 +12,7 @@ Modules:
 - `bot.core`: What every other module uses: errors with their exit codes, files that are whole or not there, tables for people
 - `bot.distill`: Learning from a teacher's answers
 - `bot.folders`: Folders of images: digits, a data set by its name, or your own; what is in them, and which part of them validates
-- `bot.guards`: Who acts when in a step, and two hooks that stop what cannot go well
+- `bot.guards`: The order in which hooks act in a step, and two hooks that stop a run before it is wasted
 - `bot.images`: An image that is not decoded yet: decoded as far as a crop needs, the right way up
 - `bot.init`: How the weights of a network start: Xavier and its relatives, and residual blocks that start as nothing
 - `bot.ladder`: Every trick of the paper as one row of a table, and the run that a row stands for
@@ -21,14 +21,14 @@ Modules:
 - `bot.losses`: Label smoothing, cross entropy of soft targets and the distillation loss: pure functions, and one loss class that fastai takes as its own
 - `bot.mixup`: Training on blends of two images and their labels
 - `bot.models`: Every model by name
-- `bot.optimizer`: Nesterov momentum as torch computes it and fastai steers it, decay for weights only, and the learning rate of a batch size
+- `bot.optimizer`: Nesterov momentum as torch computes it under fastai's schedules, weight decay for weights only, and the learning rate for a batch size
 - `bot.precision`: Computing in 16 bits, and channels last
 - `bot.resnet`: Four variants at seven depths, as rows of arguments over one class, and what they cost
 - `bot.runs`: What a run leaves behind, written so that a crash cannot spoil it, and read without running anybody's code
-- `bot.schedule`: Warmup, step and cosine as functions of the batch, joined into what fastai's `ParamScheduler` takes, and drawn as the paper's Fig. 3
+- `bot.schedule`: Warmup, step and cosine decay as functions of the batch, for fastai's `ParamScheduler`
 - `bot.sources`: Images and their classes, from wherever they are
 - `bot.test_utils`: A small learner, and hooks that keep or interrupt what happens in it: what several notebooks test with
-- `bot.watch`: Curves while training, and what the model is shown
+- `bot.watch`: Loss curves while a model trains, and the images that it is given
 - `bot.weights`: Weights of a model, from files and from timm, and back"""
 
 __version__ = "0.0.1"

@@ -1,6 +1,7 @@
 """Learning from a teacher's answers
 
-§5.3 of the paper: a teacher's opinion of each batch, added to the loss. The formula is in `bot.losses`.
+Distillation (§5.3 of the paper) trains a student on the label and on the answers of a trained teacher. `learn.distill(teacher)` adds the hook `Distillation`, which asks the
+teacher about each batch. The loss itself, `distill_loss`, is in `bot.losses`.
 
 Docs: https://OWNER.github.io/bot/distill.html.md"""
 

@@ -1,7 +1,7 @@
-"""Who acts when in a step, and two hooks that stop what cannot go well
+"""The order in which hooks act in a step, and two hooks that stop a run before it is wasted
 
-What acts during a step is a hook: a fastai `Callback` of a few lines around a function that can be read and tested alone. Each goes onto any fastai learner,
-`learn.add_cb(BagMixup(.2))` or `learn.distill(teacher)`, with or without the ladder. This page says in which order they act, and has the two that guard a run.
+A hook is a fastai `Callback` of a few lines around a function that can be read and tested alone. Each can be added to any fastai learner, with or without the ladder:
+`learn.add_cb(BagMixup(.2))` or `learn.distill(teacher)`. This page says in which order the hooks act. It has the two that guard a run: `DivergenceGuard` and `TargetCheck`.
 
 Docs: https://OWNER.github.io/bot/guards.html.md"""
 

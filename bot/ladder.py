@@ -1,8 +1,8 @@
 """Every trick of the paper as one row of a table, and the run that a row stands for
 
 *Bag of Tricks for Image Classification with Convolutional Neural Networks* ([arXiv 1812.01187](https://arxiv.org/abs/1812.01187)) climbs
-from a plain ResNet-50 (75.87% top-1) to 79.29% by adding one trick at a time. That climb is the `ladder`: each row, a **trick**, says what
-it changes; a **rung** is a trick together with all before it. `recipe` adds rows up, `fit_to` fits the sum to the data at hand.
+from a plain ResNet-50 (75.87% top-1) to 79.29% by adding one trick at a time. That climb is the `ladder`. Each row, a **trick**, says which settings
+it changes. A **rung** is a trick together with all before it. `recipe` adds up the rows of a rung, and `fit_to` fits the sum to the data at hand. A sign like §3.1 is a section of the paper.
 
 This module is plain Python: it imports neither torch nor fastai, so that asking a command for `--help` is quick.
 

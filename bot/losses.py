@@ -1,8 +1,8 @@
 """Label smoothing, cross entropy of soft targets and the distillation loss: pure functions, and one loss class that fastai takes as its own
 
-The refinements of the paper's section 5 change what the network is asked to say: a little doubt about every label (§5.2), a teacher's opinion
-beside it (§5.3), two labels at once (§5.4, in the notebook on mixup). All three are about the **target** of one cross entropy, which is linear
-in it; so they meet here without knowing of each other, in any order.
+Three refinements of the paper's section 5 change what the network is asked to say. Label smoothing (§5.2) leaves a little doubt about every label, distillation (§5.3) adds a teacher's
+answer, and mixup (§5.4, in the notebook on mixup) has two labels at once. Each changes the **target** of one cross entropy. The cross entropy is linear in its target, so the three
+can be combined in any order, and none has to know of the others.
 
 Docs: https://OWNER.github.io/bot/losses.html.md"""
 

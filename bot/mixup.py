@@ -1,6 +1,7 @@
 """Training on blends of two images and their labels
 
-§5.4 of the paper: a function that draws pairs, one that mixes them, and the thin hook that calls both.
+Mixup (§5.4 of the paper) trains on blends of two images. `draw_pairs` draws who is blended with whom, `mix` blends, and the hook `BagMixup` calls both in each
+training step.
 
 Docs: https://OWNER.github.io/bot/mixup.html.md"""
 

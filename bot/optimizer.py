@@ -1,7 +1,7 @@
-"""Nesterov momentum as torch computes it and fastai steers it, decay for weights only, and the learning rate of a batch size
+"""Nesterov momentum as torch computes it under fastai's schedules, weight decay for weights only, and the learning rate for a batch size
 
-Three tricks sit in the update of a step: the baseline's optimiser (§2.2), a learning rate that grows with the batch (§3.1), and weight
-decay that leaves biases and norm layers alone (§3.1). Any fastai learner can take them: `Learner(..., opt_func=nag, lr=scale_lr(256))`.
+Three tricks change how a step updates the weights: the baseline's optimiser (§2.1), a learning rate that grows with the batch (§3.1), and weight decay that leaves out biases and norm
+layers (§3.1). Any fastai learner can use them.
 
 Docs: https://OWNER.github.io/bot/optimizer.html.md"""
 
@@ -81,7 +81,7 @@ def nag(
     wd:float=ladder['baseline']['wd'], # L2 decay; the authors' code
     decay_bias:bool=ladder['baseline']['decay_bias'] # Decay biases and norm layers too; false is the trick of §3.1
 )->Optimizer: # For `Learner(opt_func=nag)`, or `partial(nag, decay_bias=False)`
-    "Nesterov's accelerated gradient, §2.2"
+    "Nesterov's accelerated gradient, §2.1"
     o = check_settings(mom=mom, wd=wd, decay_bias=decay_bias)
     return Nesterov(params, lr, o['mom'], o['wd'], o['decay_bias'])
 

@@ -1,6 +1,7 @@
 """Computing in 16 bits, and channels last
 
-§3.2 of the paper. Importing this module replaces fastai's `Learner.to_fp16`, `to_bf16` and `to_channelslast` by the ones below, for every learner.
+Half precision (§3.2 of the paper) runs convolutions and products in 16 bits, and keeps weights and loss in 32. `learn.to_fp16()` and `learn.to_bf16()` switch it on for any fastai learner, and
+`learn.to_channelslast()` lays out images as GPUs prefer. Importing this module replaces fastai's methods of these names by the ones below.
 
 Docs: https://OWNER.github.io/bot/precision.html.md"""
 

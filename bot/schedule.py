@@ -1,7 +1,7 @@
-"""Warmup, step and cosine as functions of the batch, joined into what fastai's `ParamScheduler` takes, and drawn as the paper's Fig. 3
+"""Warmup, step and cosine decay as functions of the batch, for fastai's `ParamScheduler`
 
-The learning rate climbs for a few epochs (§3.1), then falls: by steps in the baseline (§2.2), along a cosine in the refined procedure
-(§5.1). Each is a function of the number of the batch, so that a drop falls on exactly the batch it belongs to, whatever the length of the run.
+The learning rate climbs for a few epochs (§3.1). Then it falls, by steps in the baseline (§2.1) and along a cosine in the refined procedure (§5.1). Each is a function of the number of the
+batch, so a drop comes at exactly the batch that it should, whatever the length of the run.
 
 Docs: https://OWNER.github.io/bot/schedule.html.md"""
 
@@ -36,7 +36,7 @@ def step_factor(
     t:int, # Batches before this one
     drops # Numbers of batches after which the rate drops
 )->float: # Share of the full learning rate
-    "Step decay at batch `t`: a tenth for each of `drops` that is past, §2.2"
+    "Step decay at batch `t`: a tenth for each of `drops` that is past, §2.1"
     return .1**sum(t>=o for o in drops)
 
 # %% ../nbs/13_schedule.ipynb #c5825f3b

@@ -1,6 +1,6 @@
-"""Curves while training, and what the model is shown
+"""Loss curves while a model trains, and the images that it is given
 
-What a run looks like while it trains: a plot of its losses in Jupyter, and the batch as the model gets it.
+`LossPlot` draws the losses of a run while it trains, in Jupyter. `learn.show_train_batch()` shows the next batch as the model will get it, after mixup and all other hooks.
 
 Docs: https://OWNER.github.io/bot/watch.html.md"""
 

@@ -1,6 +1,6 @@
 """Weights of a model, from files and from timm, and back
 
-The tensors of our networks under timm's names and the other way round, files of weights, published weights, and how images for them are prepared.
+Weights of a model come from a file, from timm or from torchvision. This page renames their tensors, checks that all of them fit, and says how images for them are prepared.
 
 Docs: https://OWNER.github.io/bot/weights.html.md"""
 

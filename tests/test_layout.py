@@ -145,6 +145,40 @@ def test_bodies_are_short():
     long = {f'{k}.{f.name}': lines(f) for k in nbs for f in ast.walk(ast.parse(src[k])) if isinstance(f, ast.FunctionDef) and lines(f)>16}
     assert not long
 
+# ---- the lessons
+
+def is_exported(cell): return bool(re.match(r'#\|\s*exports?\b', cell))
+
+def is_hidden(cell): return bool(re.match(r'#\|\s*hide\b', cell))
+
+def is_check(node):
+    "An `assert`, a `test_...` of fastcore's, or an `expect_fail`"
+    if isinstance(node, ast.Call): return getattr(node.func, 'id', getattr(node.func, 'attr', '')).startswith(('test_','expect_fail'))
+    return isinstance(node, ast.Assert)
+
+def lessons(cells):
+    "Of a page: definitions at the top of exported cells, checks in the other cells, the number of these, and how many of them are hidden"
+    cells = [o for o in cells if not re.match(r'#\|\s*default_exp', o)]
+    rest = [o for o in cells if not is_exported(o)]
+    defs = sum(isinstance(o, (ast.FunctionDef,ast.ClassDef)) for c in cells if is_exported(c) for o in ast.parse(c).body)
+    checks = sum(map(is_check, ast.walk(ast.parse('\n'.join(rest)))))
+    return dict(definitions=defs, checks=checks, cells=len(rest), hidden=sum(map(is_hidden, rest)))
+
+def code_cells(k): return [re.sub(r'^\s*[%!].*$', '', o.source, flags=re.M) for o in read_nb(root/'nbs'/nbs[k]).cells if o.cell_type=='code']
+
+to_come = {'core','images','folders','sources','augment','block','cli'}   # pages that have fewer checks than definitions
+taught = sorted(set(nbs)-to_come-{fixtures}, key=nbs.get)
+
+@pytest.mark.parametrize('k', taught)
+def test_a_page_checks_what_it_defines(k):
+    "At least one check a definition; of the cells that are not exported at least half can be seen"
+    o = lessons(code_cells(k))
+    assert o['checks']>=o['definitions'] and o['hidden']<=o['cells']/2, o
+
+def test_lessons_are_counted():
+    cells = ['#| default_exp x', '#| exports\n@patch\ndef f(self:A): pass\nclass B:\n    def g(self): assert self', '#| hide\nimport os', 'x = 1\ntest_eq(x, 1)\nwith expect_fail(A): assert x']
+    assert lessons(cells)==dict(definitions=2, checks=3, cells=2, hidden=1)
+
 # ---- in step
 
 def test_in_step(tmp_path):
