@@ -14,16 +14,16 @@ Modules:
 - `bot.folders`: Folders of images: digits, a data set by its name, or your own; what is in them, and which part of them validates
 - `bot.guards`: The order in which hooks act in a step, and two hooks that stop a run before it is wasted
 - `bot.images`: An image that is not decoded yet: decoded as far as a crop needs, the right way up
-- `bot.init`: How the weights of a network start: Xavier and its relatives, and residual blocks that start as nothing
+- `bot.init`: How the weights of a network start: Xavier, MSRA and Kaiming, and residual blocks that start by passing on their input
 - `bot.ladder`: Every trick of the paper as one row of a table, and the run that a row stands for
 - `bot.learner`: One call puts a rung of the ladder onto fastai's `Learner`
 - `bot.loader`: Items in an order that a seed decides
 - `bot.losses`: Label smoothing, cross entropy of soft targets and the distillation loss: pure functions, and one loss class that fastai takes as its own
 - `bot.mixup`: Training on blends of two images and their labels
-- `bot.models`: Every model by name
+- `bot.models`: Our models, timm's, and any other, by one function
 - `bot.optimizer`: Nesterov momentum as torch computes it under fastai's schedules, weight decay for weights only, and the learning rate for a batch size
 - `bot.precision`: Computing in 16 bits, and channels last
-- `bot.resnet`: Four variants at seven depths, as rows of arguments over one class, and what they cost
+- `bot.resnet`: Four variants of ResNet at seven depths, all made by one class, and what they cost
 - `bot.runs`: What a run leaves behind, written so that a crash cannot spoil it, and read without running anybody's code
 - `bot.schedule`: Warmup, step and cosine decay as functions of the batch, for fastai's `ParamScheduler`
 - `bot.sources`: Images and their classes, from wherever they are

@@ -1,6 +1,7 @@
-"""Every model by name
+"""Our models, timm's, and any other, by one function
 
-28 functions make the ResNets of the paper; `get_model` takes any name that timm knows, a function or a model. What fastai and torchvision need to cut a model in pieces is here too.
+28 functions make the ResNets of the paper. `get_model` takes their names, any name that timm knows, a function that makes a model, or a model. `xresnet_split` and `features` cut a model into the
+parts that fastai and torchvision ask for.
 
 Docs: https://OWNER.github.io/bot/models.html.md"""
 

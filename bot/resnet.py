@@ -1,7 +1,7 @@
-"""Four variants at seven depths, as rows of arguments over one class, and what they cost
+"""Four variants of ResNet at seven depths, all made by one class, and what they cost
 
-§4 of the paper changes the original ResNet in three small steps. Each is one argument here, so that a variant is a row of four values and a depth a row of
-two. Around them: what a model costs.
+§4 of the paper changes the original ResNet in three small steps: B, C and D. Here each step is an argument of one class, so a variant is a row of three values and a depth a row of two. The
+page also counts what a model costs.
 
 Docs: https://OWNER.github.io/bot/resnet.html.md"""
 
@@ -87,7 +87,7 @@ def make_shortcut(
 
 # %% ../nbs/08_resnet.ipynb #73d0abc6
 class Residual(nn.Module):
-    "Path and shortcut, added, then a ReLU"
+    "Adds path and shortcut, then applies a ReLU"
     def __init__(self,
         widths:tuple, # Channels in, between and out
         stride:int, # Of the block

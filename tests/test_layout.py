@@ -175,6 +175,13 @@ def test_a_page_checks_what_it_defines(k):
     o = lessons(code_cells(k))
     assert o['checks']>=o['definitions'] and o['hidden']<=o['cells']/2, o
 
+@pytest.mark.parametrize('k', sorted(set(taught)-{'learner'}, key=nbs.get))
+def test_a_page_begins_with_use(k):
+    "Three lines that do it, before the first definition; `test_docs` looks at their names and keywords"
+    cells = [o.source for o in read_nb(root/'nbs'/nbs[k]).cells]
+    first = next(i for i,o in enumerate(cells) if re.match(r'#\|\s*exports', o))
+    assert any(o.startswith('```python\n') and 'from bot.all import *' in o for o in cells[:first])
+
 def test_lessons_are_counted():
     cells = ['#| default_exp x', '#| exports\n@patch\ndef f(self:A): pass\nclass B:\n    def g(self): assert self', '#| hide\nimport os', 'x = 1\ntest_eq(x, 1)\nwith expect_fail(A): assert x']
     assert lessons(cells)==dict(definitions=2, checks=3, cells=2, hidden=1)
