@@ -197,7 +197,8 @@ def decode_stored(self:Encoded, box, size, antialias, exact):
     size = size[::-1] if self.turn[0] else size
     k = shrink_by(h, w, size) if antialias and not exact and (self.plain or self.file.format in ('JPEG','MPO')) else 1
     w0,h0 = self.stored
-    if w0*h0>2**24 and w0*h0>(limit := self.most_pixels(k)): raise ValueError(f'{w0}x{h0} pixels, more than {limit:,} to decode')
+    limit = self.most_pixels(k) if w0*h0>2**24 else w0*h0   # so few are little in any format
+    if w0*h0>limit: raise ValueError(f'{w0}x{h0} pixels, more than {limit:,} to decode')
     x = self.decode_rows(y+h, k)
     return upright(resize(crop(x, box), size, antialias, exact) if k==1 else resize_shrunk(x, box, k, size), self.turn)
 
@@ -217,7 +218,7 @@ def decode_rows(self:Encoded,
 # %% ../nbs/02_images.ipynb #14d08410
 max_bytes = 7*2**26   # 470 MB
 max_pixels = max_bytes//7   # as Pillow keeps them, 4 bytes, and as they are handed on, 3
-decoder_bytes = dict(WEBP=17, AVIF=10, JPEG2000=20, HEIF=20)   # a pixel, while it is decoded: measured, that of HEIF is assumed
+decoder_bytes = dict(WEBP=17, AVIF=10, JPEG2000=20, HEIF=8)   # a pixel, while it is decoded, as measured; others take 7
 
 @patch
 def most_pixels(self:Encoded,

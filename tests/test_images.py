@@ -108,7 +108,7 @@ def test_shrunk_decoding_is_close(decoder):
     seen = set()
     for data in (encode(Image.fromarray(o).resize((2802,1869)), quality=95) for o in photos):
         full = oracle(data)
-        for i,size in enumerate((8, 16, 32, 64, 96, 224)*6):
+        for i,size in enumerate((8, 16, 32, 64, 96, 400)*6):
             random.seed(i)
             box = y,x,h,w = random_box(1869, 2802)
             ref,ours = resized(full[:,y:y+h,x:x+w], (size,size)),EncodedImage.create(data).decode(box, (size,size))
@@ -197,7 +197,7 @@ def fuzz(n, monkeypatch):
             without = ways(data, k, 16)
         assert all(map(same, with_it, without)), i
         assert [o is None for o in with_it]==[ref is None]*4, (i, [o is None for o in with_it])
-        assert same(with_it[0], ref) or data[:2]==b'\xff\xd8' and b'\xff\xee' in data and ref is not None, i
+        assert same(with_it[0], ref), i
         seen['refused' if ref is None else 'read'] += 1
     return seen
 
@@ -240,7 +240,8 @@ def test_broken_jpegs_are_refused_in_every_way(i, args, decoder, tmp_path):
 def test_damage_that_pillow_reads_is_read(decoder, tmp_path):
     path,data = tmp_path/'a.jpg',encode(Image.fromarray(photos[0]))
     path.write_bytes(data := data[:len(data)//2]+bytes(50)+data[len(data)//2+50:])
-    for _ in range(2): assert torch.equal(Encoded(path).decode(), pillow_reads(data)) and torch.equal(Encoded(path).decode((0,0,9,9)), pillow_reads(data)[:,:9,:9])
+    full = pillow_reads(data)
+    for _ in range(2): assert torch.equal(Encoded(path).decode(), full) and torch.equal(Encoded(path).decode((0,0,9,9)), full[:,:9,:9])
 
 @pytest.mark.parametrize('size', [(640,427), (333,251), (97,61), (17,16)])
 @pytest.mark.parametrize('mode', ['RGB','L'])
@@ -308,8 +309,14 @@ def tiff12():
     ifd = struct.pack('<H', len(tags))+b''.join(struct.pack('<HHII', t, f, 1, v) for t,f,v in tags)+bytes(4)
     return b'II*\0'+struct.pack('<I', 8+len(packed))+packed+ifd
 
-@pytest.mark.parametrize('data,white', [(encode(Image.fromarray(grey), 'TIFF', tiffinfo={281:4095}), 4095), (encode(Image.fromarray(grey//16), 'TIFF', tiffinfo={281:255}), 255), (tiff12(), 4095),
-    (sbit(encode(Image.fromarray(grey), 'PNG'), 12), 4095), (sbit(encode(Image.fromarray(grey*16), 'PNG'), 12), 65535), (encode(Image.fromarray(grey*16), 'TIFF', tiffinfo={281:4095}), 65535)])
+def tiff(x, top): return encode(Image.fromarray(x), 'TIFF', tiffinfo={281:top})
+
+def png(x, *bits): return sbit(encode(Image.fromarray(x), 'PNG'), *bits)
+
+scales = [(tiff(grey, 4095), 4095), (tiff(grey//16, 255), 255), (tiff12(), 4095), (png(grey, 12), 4095)]
+scales += [(png(grey*16, 12), 65535), (tiff(grey*16, 4095), 65535)]   # they go beyond what they declare
+
+@pytest.mark.parametrize('data,white', scales)
 def test_a_declared_scale_is_kept(data, white):
     formats.notes.clear()
     x = grey.astype(float)*{4095:1, 255:1/16, 65535:16}[white]
@@ -366,10 +373,12 @@ except ImageError as e: print('refused')
 print(status('VmHWM')-before)
 """
 
+largest = [('PNG', (8192,8191), {}), ('PNG', (8192,8191), dict(alpha=True)), ('TIFF', (8192,8191), {}), ('JPEG', (8192,8191), {}), ('JPEG', (6000,6000), dict(progressive=True)),
+    ('WEBP', (5200,5200), dict(method=0)), ('JPEG2000', (4800,4800), {}), ('AVIF', (6800,6800), dict(speed=10))]
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path('/proc/self/clear_refs').exists(), reason='needs Linux')
-@pytest.mark.parametrize('fmt,size,kwargs', [('PNG', (8192,8191), {}), ('PNG', (8192,8191), dict(alpha=True)), ('TIFF', (8192,8191), {}), ('JPEG', (8192,8191), {}), ('JPEG', (6000,6000), dict(progressive=True)),
-    ('WEBP', (5200,5200), dict(method=0)), ('JPEG2000', (4800,4800), {}), ('AVIF', (6800,6800), dict(speed=10))])
+@pytest.mark.parametrize('fmt,size,kwargs', largest)
 @pytest.mark.parametrize('how', ['plain','exact'])
 def test_memory_is_bounded(fmt, size, kwargs, how, tmp_path):
     im = Image.effect_noise((512,512), 30).convert('RGB').resize(size)
@@ -377,5 +386,4 @@ def test_memory_is_bounded(fmt, size, kwargs, how, tmp_path):
     im.save(tmp_path/'a', fmt, **{k:v for k,v in kwargs.items() if k!='alpha'})
     (tmp_path/'b').write_bytes(jpegs[0])
     out = subprocess.run([sys.executable, '-c', memory, tmp_path/'a', tmp_path/'b', how], capture_output=True, text=True, check=True).stdout.split()
-    print(fmt, kwargs, how, out)
     assert len(out)==1 and float(out[0])<images.max_bytes/1e6*1.05
