@@ -12,6 +12,7 @@ Modules:
 - `bot.core`: What every other module uses: errors with their exit codes, files that are whole or not there, tables for people
 - `bot.distill`: Learning from a teacher's answers
 - `bot.folders`: Folders of images: digits, a data set by its name, or your own; what is in them, and which part of them validates
+- `bot.formats`: What the bytes of an image file say, and the pixels that they stand for
 - `bot.guards`: The order in which hooks act in a step, and two hooks that stop a run before it is wasted
 - `bot.images`: An image that is not decoded yet: decoded as far as a crop needs, the right way up
 - `bot.init`: How the weights of a network start: Xavier, MSRA and Kaiming, and residual blocks that start by passing on their input

@@ -31,7 +31,8 @@ from fastai.vision.augment import RandomErasing
 from fastai.vision.core import PILBase, PILImage, PILMask, TensorBBox, TensorPoint
 from .core import nearest, UsageError
 from .ladder import check_settings, ladder, options, setting
-from .images import crop, Encoded, pil_tensor, resize, to_rgb
+from .formats import to_rgb
+from .images import crop, Encoded, pil_tensor, resize
 from .sources import find_source
 from .loader import KeyedDL
 from .augment import colour, ColourDraw, middle, paper_mean, paper_std, random_box, valid_size

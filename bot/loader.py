@@ -25,7 +25,8 @@ from fastai.callback.schedule import LRFinder
 from fastai.data.core import TfmdDL
 from fastai.torch_core import explode_types, TensorImage, to_device
 from .core import DataError, nearest, shown, UsageError
-from .images import ImageError, notes
+from .formats import notes
+from .images import Encoded, ImageError
 
 # %% ../nbs/04_loader.ipynb #690da83a
 def key(
@@ -80,14 +81,19 @@ class Tasks:
 
 class Fetch:
     "What a worker does with a task"
-    def __init__(self, dl): self.dl = ref(dl)
+    def __init__(self, dl):
+        self.dl = ref(dl)
+        if dl.fake_l.num_workers: Encoded.verdicts = Encoded.verdicts.shared(len(dl.dataset))
+        self.verdicts = Encoded.verdicts
     def __len__(self): return len(self.dl())
     def __getitem__(self, task): return self.dl().fetch(*task)
     def __getstate__(self):
         dl = copy(self.dl())
         dl.after_batch,dl._device = None,None   # of the main process
-        return dl
-    def __setstate__(self, dl): self.dl = partial(same, dl)
+        return dl,self.verdicts
+    def __setstate__(self, state):
+        dl,self.verdicts = state
+        self.dl = partial(same, dl)
 
 def same(
     x # Anything
@@ -117,6 +123,7 @@ def start_worker(
     gc.freeze()   # the main process's objects, other loaders among them, are not for a worker to collect
     keep_memory()
     torch.set_num_threads(1)
+    Encoded.verdicts = torch.utils.data.get_worker_info().dataset.verdicts   # a spawned worker has its own till now
     torch.utils.data.get_worker_info().dataset.dl().wif()
 
 # %% ../nbs/04_loader.ipynb #4aa467b8

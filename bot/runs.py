@@ -33,7 +33,7 @@ from fastai.data.core import DataLoaders
 from fastai.data.transforms import IndexSplitter, ItemGetter
 from fastai.learner import Learner
 from .core import csv_text, DataError, end_state, shown, UsageError, write_atomic
-from .ladder import drop_epochs, recipe, Recipe, warmup_epochs
+from .ladder import drop_epochs, Recipe, recipe, warmup_epochs
 from .block import BagImageBlock, norm_stats, set_norm
 from .resnet import paper_cfg
 from .learner import bag_learner, data_settings, pick_device, read_run
