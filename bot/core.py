@@ -9,15 +9,15 @@ Docs: https://OWNER.github.io/bot/core.html.md"""
 
 # %% auto #0
 __all__ = ['BotError', 'UsageError', 'DataError', 'Terminated', 'end_state', 'nearest', 'shown', 'Num', 'Nums', 'One', 'Switch',
-           'write_atomic', 'write_once', 'within', 'check_member', 'html_table', 'in_words', 'csv_text', 'help_text',
-           'add_help']
+           'write_atomic', 'write_once', 'within', 'check_member', 'state_sign', 'html_table', 'in_words', 'csv_text',
+           'help_text', 'add_help']
 
 # %% ../nbs/00_core.ipynb #928f9c56
-import csv, io, os, shutil, tempfile
+import csv, io, os, shutil, tempfile, zlib
 from difflib import get_close_matches
 from functools import partial
 from html import escape
-from inspect import isfunction
+from inspect import isclass, isfunction, ismethod, ismodule
 from operator import index
 from pathlib import Path
 from fastcore.docments import docments
@@ -185,6 +185,35 @@ def check_member(
     res = os.path.normpath(os.path.join(root, name))
     if not plain or res!=root and not res.startswith(os.path.join(root, '')):
         raise DataError(f"Archive '{shown(archive)}' has a member '{shown(name)}' that leaves its folder or is no plain file: nothing was unpacked")
+
+# %% ../nbs/00_core.ipynb #b53c4b65
+_values = {str, bytes, int, float, complex, bool, type(None), *type(Path()).__mro__} - {object}
+
+def state_sign(
+    o, # Anything
+    memo:dict=None # Signs of what was seen on the way
+)->int: # Good within this process
+    "A number that changes when `o`, or something that it holds, is changed in place"
+    memo = {} if memo is None else memo
+    if type(o) in _values: return hash((type(o), str(o) if isinstance(o, (int,float)) else o))   # -1 and -2 have one hash
+    if type(o) is tuple and _values.issuperset(map(type, o)): return hash(o)
+    if id(o) in memo: return memo[id(o)][0]
+    memo[id(o)] = 0,o   # it may hold itself; and no other may get its address meanwhile
+    memo[id(o)] = hash((type(o), *(state_sign(v, memo) for v in _parts(o)))),o
+    return memo[id(o)][0]
+
+def _parts(o):
+    "What the state of `o` is made of"
+    kind = type(o)   # which hands on no attribute of what it holds
+    if isinstance(o, dict): return [*o.keys(), *o.values()]
+    if isinstance(o, (list,tuple,set,frozenset)): return o
+    if ismethod(o): return o.__func__,o.__self__
+    if hasattr(kind, 'data_ptr'): return id(o),o.data_ptr(),o._version,tuple(o.shape)
+    if hasattr(kind, '__array_interface__') and hasattr(kind, 'dtype'): return o.tolist() if o.dtype.hasobject else (o.shape, str(o.dtype), _checksum(o))
+    if hasattr(kind, 'to_numpy'): return id(o),o.to_numpy()
+    return id(o),None if isclass(o) or ismodule(o) else getattr(o, '__dict__', None)
+
+def _checksum(a): return zlib.crc32(a if a.flags.c_contiguous else a.tobytes()) if a.nbytes<2**28 and not hasattr(a, 'filename') else id(a)   # a mapped file is not read
 
 # %% ../nbs/00_core.ipynb #f90e4097
 def html_table(

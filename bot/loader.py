@@ -24,7 +24,7 @@ from fastcore.meta import delegates
 from fastai.callback.schedule import LRFinder
 from fastai.data.core import TfmdDL
 from fastai.torch_core import explode_types, TensorImage, to_device
-from .core import DataError, nearest, shown, UsageError
+from .core import DataError, nearest, shown, state_sign, UsageError
 from .images import ImageError, notes
 
 # %% ../nbs/04_loader.ipynb #690da83a
@@ -133,7 +133,7 @@ class KeyedDL(TfmdDL):
     ):
         nearest(bad, ('stop','skip'), 'way with bad items')
         self.seed,self.start_method,self.bad,self.epoch,self.start = seed,start_method,bad,0,0
-        self.peeking,self.torch_dl,self.close,self.dropped,self.notes,self.lost = False,None,noop,{},{},0
+        self.peeking,self.views,self.torch_dl,self.close,self.dropped,self.notes,self.lost = False,None,None,noop,{},{},0
         with keyed(key(seed, 'init')):
             super().__init__(dataset, bs=bs, **kwargs)
             if not self.indexed or bs is None: raise UsageError(f'KeyedDL needs a dataset with indices and a batch size: got {type(dataset).__name__}, bs={bs}')
@@ -144,7 +144,7 @@ class KeyedDL(TfmdDL):
         keep = dict(seed=self.seed, start_method=self.start_method, bad=self.bad) if cls is None or issubclass(cls, KeyedDL) else {}
         if not hasattr(self, '_types'): self._one_pass()   # else fastai does it, and prints what goes wrong
         res = super().new(dataset, cls, **(keep|kwargs))
-        res.epoch,res.start = self.epoch,self.start
+        res.epoch,res.start,res.views = self.epoch,self.start,self.views
         return res
 
     def at(self,
@@ -172,6 +172,7 @@ def trains(self:KeyedDL):
 def __iter__(self:KeyedDL):
     trains,epoch,start = self.trains(),self.epoch,self.start
     if trains: self.epoch,self.start = epoch+1,0
+    elif self.views is not None and getattr(self.dataset, 'split_idx', 1)==0: epoch,start = -1-next(self.views),0   # `tta`'s, on this side of epoch 0
     self.pass_ = epoch,start
     self.before_iter()
     for n,b in self.raw_batches():
@@ -248,9 +249,10 @@ def raw_batches(self:KeyedDL):
 
 @patch
 def workers(self:KeyedDL):
-    "PyTorch's loader over the tasks: the last one, unless something that its workers have a copy of was replaced"
+    "PyTorch's loader over the tasks: the last one, unless something that its workers have a copy of was changed"
     nw = self.fake_l.num_workers
-    sign = nw,getattr(self.dataset, 'split_idx', None),[id(f) for p in (self.after_item,self.before_batch) for f in p.fs]
+    mine = {k:v for k,v in vars(self).items() if k in self._methods and k not in ('after_batch','before_iter','after_iter','get_idxs','sample','shuffle_fn')}
+    sign = nw and state_sign([nw, self.seed, self.dataset, mine])   # the methods left out are called in the main process
     if self.torch_dl and self.torch_dl.sign==sign: return self.torch_dl
     if self.torch_dl: self.close()
     keep = nw>0 and 'get_idxs' not in self.__dict__   # a loader made for one prediction brings its own order
@@ -277,6 +279,12 @@ def one_batch(self:KeyedDL):
     self.peeking = True
     try: return super(KeyedDL, self).one_batch()
     finally: self.peeking = False
+
+@patch
+def show_batch(self:KeyedDL, *args, **kwargs):
+    order = vars(self).get('get_idxs')
+    try: return super(KeyedDL, self).show_batch(*args, **kwargs)
+    finally: vars(self).pop('get_idxs', None) if order is None else setattr(self, 'get_idxs', order)   # fastai's leaves that of `unique=True`
 
 @patch
 def _one_pass(self:KeyedDL):

@@ -13,6 +13,7 @@ __all__ = ['loss_curves', 'draw_curves', 'in_kernel', 'LossPlot', 'StandIn', 'tw
 # %% ../nbs/19_watch.ipynb #5b6f5639
 import math, sys, time
 from copy import copy, deepcopy
+from itertools import count
 from io import BytesIO
 import torch, torch.nn.functional as F
 from matplotlib.figure import Figure
@@ -26,7 +27,7 @@ from fastai.data.core import TfmdDL
 from fastai.learner import Learner
 from fastai.vision.data import get_grid
 from .core import UsageError
-from .loader import keyed
+from .loader import keyed, KeyedDL
 from .guards import hook_order
 
 # %% ../nbs/19_watch.ipynb #7e6059eb
@@ -190,3 +191,16 @@ def show_train_batch(self:Learner,
         title = mixed_title(t, vocab)
         ax.set_title(title if len(title)<25 else title.replace(' + ', '\n+ '), fontsize=10)
         ax.axis('off')
+
+# %% ../nbs/19_watch.ipynb #225c5e0b
+@patch
+def tta(self:Learner,
+    ds_idx:int=1, # Images to predict: 0 for those of training, 1 for those of validation
+    dl=None, # Other images
+    *args,
+    **kwargs # As fastai's: `n`, `item_tfms`, `batch_tfms`, `beta`, `use_max`
+)->tuple: # Predictions and targets
+    "Average predictions over `n` views of each image; the view of a repeat depends on its number alone"
+    dl = (self.dls[ds_idx] if dl is None else dl).new(shuffle=False, drop_last=False)
+    dl.views = count()
+    return self._orig_tta(ds_idx, dl, *args, **kwargs)
