@@ -14,8 +14,8 @@ __all__ = ['hook_order', 'Diverged', 'all_finite', 'DivergenceGuard', 'TargetChe
 import torch
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
-from .core import BotError
-from .losses import check_targets
+from .core import BotError, DataError
+from .losses import check_logits, check_targets, judges_each
 
 # %% ../nbs/14_guards.ipynb #a0286bbf
 hook_order = dict(TargetCheck=-5, BagMixup=0, Distillation=5, DivergenceGuard=7, ChannelsLastBatch=8, HalfPrecision=MixedPrecision.order,
@@ -60,7 +60,10 @@ class DivergenceGuard(Callback):
 
 # %% ../nbs/14_guards.ipynb #86981d39
 class TargetCheck(Callback):
-    "Check the targets of the first batch of each pass against the width of the output"
+    "Check the output, and the targets against its width"
     order = hook_order['TargetCheck']
     def after_pred(self):
-        if self.iter==0 and len(self.yb)==1: check_targets(self.y, self.pred.shape[1], getattr(self.loss_func, 'ignore_index', -100))
+        if len(self.yb)!=1: return
+        check_logits(self.pred)
+        try: check_targets(self.y, self.pred.shape[1], getattr(self.loss_func, 'ignore_index', -100), judges_each(self.loss_func))
+        except DataError as e: raise DataError(f'{e}\nThat was in batch {self.iter} of epoch {self.epoch}') from e

@@ -10,11 +10,10 @@ Docs: https://OWNER.github.io/bot/learner.html.md"""
 
 # %% auto #0
 __all__ = ['data_names', 'pick_device', 'check_recipe', 'native_size', 'fit_recipe', 'data_settings', 'dls_settings',
-           'channels_of', 'dls_recipe', 'has_weights', 'init_model', 'dls_for', 'read_run', 'teacher_of', 'Throughput',
-           'device_of', 'add_tricks', 'bag_learner', 'rung_words', 'schedule_words', 'run_card', 'wilson']
+           'channels_of', 'dls_recipe', 'has_weights', 'init_model', 'dls_for', 'read_run', 'teacher_of', 'device_of',
+           'add_tricks', 'as_dls', 'BagLearner', 'bag_learner', 'rung_words', 'schedule_words', 'run_card', 'wilson']
 
 # %% ../nbs/20_learner.ipynb #33352dbb
-import time
 from functools import partial
 from pathlib import Path
 import torch, yaml
@@ -24,24 +23,23 @@ from . import models, precision
 from scipy.stats import binomtest
 from fastcore.basics import patch
 from fastcore.meta import delegates
-from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.metrics import accuracy
-from fastai.torch_core import default_device, trainable_params
+from fastai.torch_core import default_device
 from .core import DataError, html_table, in_words, nearest, UsageError
 from .ladder import default_rung, drop_epochs, fit_size, fit_to, ladder, Recipe, recipe, settings, tricks_of, unused, warmup_epochs
 from .block import bag_of, norm_stats, set_norm
 from .init import inits, zero_gamma
-from .resnet import check_size, macs, n_params, our_names, XResNet
-from .weights import import_timm, input_cfg, load_weights, read_weights
-from .models import get_model, xresnet_split
+from .resnet import check_size, macs, n_params, our_names
+from .weights import file_cfg, import_timm, input_cfg, load_weights, read_weights
+from .models import get_model, param_groups, xresnet_split
 from .losses import BagLoss, check_eps
 from .optimizer import nag, scale_lr
 from .guards import DivergenceGuard, TargetCheck
 from .mixup import BagMixup
 from .distill import Teacher
-from .watch import LossPlot
+from .watch import LossPlot, Throughput
 from .schedule import *   # adds `fit_warmup`
 
 # %% ../nbs/20_learner.ipynb #f529a52d
@@ -153,8 +151,8 @@ def dls_for(
 )->DataLoaders: # `dls`, or a copy
     "`dls` as the weights of `model` expect images"
     cfg = input_cfg(model, reading)
-    old = torch.cat([o.expand(len(cfg['mean'])) for o in norm_stats(dls)]) if cfg.get('weights') else None
-    if old is None or torch.allclose(old, torch.tensor([*cfg['mean'],*cfg['std']]), atol=1e-3): return dls
+    pairs = zip(norm_stats(dls), (cfg['mean'],cfg['std'])) if cfg.get('weights') else ()
+    if all(torch.allclose(*torch.broadcast_tensors(a, torch.tensor(b)), atol=1e-3) for a,b in pairs): return dls
     print(f"Images are normalised as {cfg['weights']} expects: mean {cfg['mean']}, deviation {cfg['std']}")
     res = type(dls)(*[set_norm(o, cfg['mean'], cfg['std']) for o in dls.loaders], path=dls.path, device=dls.device)
     if hasattr(dls, 'bag'): res.bag = dls.bag
@@ -173,7 +171,9 @@ def read_run(
     args = yaml.safe_load(f.read_text())
     r = args['settings']
     model = model or get_model(r['arch'], n_out=len(args['classes']), widen=r['widen'])
-    return args,load_weights(model, read_weights(weights)[0], str(weights))
+    tensors,meta = read_weights(weights)
+    load_weights(model, tensors, str(weights)).data_cfg = file_cfg(weights, tensors, meta)
+    return args,model
 
 def teacher_of(
     teacher, # Learner, module, name of a model with published weights, or run folder
@@ -184,14 +184,6 @@ def teacher_of(
     args,model = read_run(teacher)
     own = tuple(torch.tensor(args['normalised'][k]) for k in ('mean', 'std'))
     return Teacher(model, norm_stats(dls), own, args['settings']['size'], args['classes'])
-
-# %% ../nbs/20_learner.ipynb #a311d2f7
-class Throughput(Callback):
-    "Images a second of the last epoch's training, as `learn.throughput.img_per_s`"
-    order,n,img_per_s = -60,0,0.
-    def before_train(self): self.n,self.t = 0,time.perf_counter()
-    def after_batch(self): self.n += len(self.x) if self.training else 0
-    def after_train(self): self.img_per_s = self.n/(time.perf_counter()-self.t)
 
 # %% ../nbs/20_learner.ipynb #8cc451a0
 def device_of(
@@ -212,6 +204,37 @@ def add_tricks(
     return learn.to_channelslast() if precision.fast_channels_last(device_of(learn.dls)) else learn.to_fp16()
 
 # %% ../nbs/20_learner.ipynb #c44dc930
+def as_dls(
+    r:Recipe, # Settings of a run
+    made:dict # Settings that `DataLoaders` have settled
+)->Recipe: # `r`, or a new one with a note for each difference
+    "`r` as it is with `DataLoaders` that came later, or were changed"
+    new = {k:v for k,v in made.items() if r.get(k)!=v}
+    notes = [f'{k}: {r.get(k)} -> {v} (what `learn.dls` have)' for k,v in new.items()]
+    return Recipe(r|new, r.rung, r.but, r.reading, r.given|new, r.paper, r.notes+notes, r.held) if new else r
+
+class BagLearner(Learner):
+    "A `Learner` with a recipe; it, the rate and the normalisation go with its `dls`, which may be exchanged or changed"
+    @property
+    def dls(self): return self._dls
+    @dls.setter
+    def dls(self, dls):
+        old,model = vars(self).get('_dls'),vars(self).get('model')
+        self._dls = dls if model is None or '_base' not in vars(self) else dls_for(dls, model, self._base.reading)
+        if old is not None: self._seen = dls_settings(self._dls) if len(dls.train) else {}
+
+    @property
+    def lr(self): return scale_lr(self.recipe['bs']) if self._lr is None else self._lr
+    @lr.setter
+    def lr(self, lr): self._lr = lr
+
+    @property
+    def recipe(self):
+        if not len(self.dls.train): return self._base
+        return as_dls(self._base, vars(self).get('_seen', {}) | data_settings(bag_of(self.dls)) | dict(bs=self.dls.train.bs))
+    @recipe.setter
+    def recipe(self, r): self._base = r
+
 @delegates(settings)
 def bag_learner(
     dls:DataLoaders, # Images and single classes: of `bag_dls`, or anyone's
@@ -229,9 +252,8 @@ def bag_learner(
     check_size(model, r['size'])
     r,given = init_model(model, r),r
     if r['fp16'] and precision.fast_channels_last(device_of(dls)): r = r.note('images lie channels last: half precision is fastest so on this device')
-    learn = Learner(dls_for(dls, model, r.reading), model, BagLoss(r['eps'], r.reading), partial(nag, mom=r['mom'], wd=r['wd'], decay_bias=r['decay_bias']),
-        lr=r.get('lr') or scale_lr(r['bs']), metrics=accuracy, cbs=cbs,
-        splitter=xresnet_split if isinstance(model, XResNet) else trainable_params)
+    learn = BagLearner(dls_for(dls, model, r.reading), model, BagLoss(r['eps'], r.reading), partial(nag, mom=r['mom'], wd=r['wd'], decay_bias=r['decay_bias']),
+        lr=r.get('lr'), splitter=param_groups, metrics=accuracy, cbs=cbs)
     learn.recipe = r
     if given is not rung and r.notes: print('\n'.join(r.notes))
     return add_tricks(learn, r)

@@ -34,7 +34,7 @@ from fastai.data.transforms import IndexSplitter, ItemGetter
 from fastai.learner import Learner
 from .core import csv_text, DataError, end_state, shown, UsageError, write_atomic
 from .ladder import drop_epochs, recipe, Recipe, warmup_epochs
-from .block import BagImageBlock, norm_stats, set_norm
+from .block import bag_of, BagImageBlock, norm_stats, set_norm
 from .resnet import paper_cfg
 from .learner import bag_learner, data_settings, pick_device, read_run
 
@@ -45,7 +45,8 @@ def save_weights(
     data_cfg:dict=None # How its images are prepared, in the form of `paper_cfg`
 ):
     "Write the parameters and buffers of `model`, with its name and how it sees images"
-    tensors = {k:v.detach().cpu().contiguous() for k,v in model.state_dict().items()}
+    model = getattr(model, '_orig_mod', model)   # of a compiled one, whose tensors have another name
+    tensors = {k.replace('_orig_mod.', ''):v.detach().cpu().contiguous() for k,v in model.state_dict().items()}
     meta = dict(arch=str(getattr(model, 'arch', type(model).__name__))) | ({} if data_cfg is None else dict(data_cfg=json.dumps(data_cfg)))
     write_atomic(path, safetensors.save(tensors, dict(bot=json.dumps(meta))))
 
@@ -98,10 +99,11 @@ def plain(
 
 # %% ../nbs/21_runs.ipynb #3545b0c7
 def made_with(
-    dls:DataLoaders # Of `bag_dls`
-)->dict: # Arguments of `bag_dls`
+    dls:DataLoaders # Anyone's, or those of `bag_dls`
+)->dict: # Arguments of `bag_dls`, or what there is to say
     "What `dls` were made with; the source by its name"
-    return dls.bag | dict(src=str(dls.bag['src'].name))
+    bag = bag_of(dls)
+    return bag | dict(src=str(bag['src'].name)) if bag else dict(src=type(dls).__name__, bs=dls.train.bs)
 
 # %% ../nbs/21_runs.ipynb #894befd8
 def python_of(
@@ -112,8 +114,8 @@ def python_of(
     opts = {k:v for k,v in dict(but=tuple(r.but), reading=r.reading).items() if v not in ((), 'paper')}
     mine = {k:v for k,v in r.items() if k not in data and (k in r.given or v!=r.paper.get(k))} | dict(as_paper=True)   # all is settled already
     def kw(d): return ''.join(f', {k}={plain(v)!r}' for k,v in d.items() if v is not None)
-    return '\n'.join(['from fastai.torch_core import set_seed', 'from bot.all import *',
-        f"dls = bag_dls({str(data['src'])!r}{kw({k:v for k,v in data.items() if k!='src'})})", f"set_seed({data['seed']})",
+    dls = f"bag_dls({str(data['src'])!r}{kw({k:v for k,v in data.items() if k!='src'})})" if bag_of(learn.dls) else f"...   # {data['src']} with batches of {data['bs']}"
+    return '\n'.join(['from fastai.torch_core import set_seed', 'from bot.all import *', f'dls = {dls}', f"set_seed({data.get('seed', 0)})",
         f"learn = bag_learner(dls, {r.rung!r}{kw(opts)}{kw(mine)})", 'learn.fit_rung()'])
 
 def save_args(
@@ -217,7 +219,7 @@ def blank_dls(
 )->DataLoaders: # Without items
     "`DataLoaders` that see an image as the run's validation did"
     r,classes = args['settings'],args['classes']
-    image = BagImageBlock(reading=args['reading'], **{k:v for k,v in data_settings(r).items() if k!='bs'})
+    image = BagImageBlock(reading=args['data'].get('reading', args['reading']), **{k:v for k,v in data_settings(r).items() if k!='bs'})
     block = DataBlock((image, CategoryBlock(vocab=classes)), getters=[ItemGetter(0), ItemGetter(1)], splitter=IndexSplitter([1]))
     blank = Image.new('RGB', (r['size'],r['size'])),classes[0]
     dls = block.dataloaders([blank, blank], bs=1, num_workers=0, device=device).new_empty()

@@ -104,10 +104,12 @@ def load_weights(
     source:str='these weights' # Where they are from, for messages
 )->nn.Module: # The same model
     "Load all of `weights` or nothing; what had to be adapted is printed"
-    ours = isinstance(model, XResNet)
+    given,model = model,getattr(model, '_orig_mod', model)
+    ours,compiled = isinstance(model, XResNet),{o.replace('_orig_mod.', ''):o for o in model.state_dict()}
+    weights = {k.replace('_orig_mod.', ''):v for k,v in weights.items()}
     cfg = {} if ours else getattr(model, 'pretrained_cfg', {})
     if ours and 'stem.0.weight' not in weights: weights = from_timm(weights)
-    weights,notes = fit_weights(weights, model, cfg.get('first_conv') or 'stem.0', cfg.get('classifier') or 'fc')
+    weights,notes = fit_weights({compiled.get(k, k):v for k,v in weights.items()}, model, cfg.get('first_conv') or 'stem.0', cfg.get('classifier') or 'fc')
     faults = {k:v for k,v in misfits(weights, model).items() if v}
     if faults:
         name,guess = getattr(model, 'arch', None) or type(model).__name__,likely_arch(weights)
@@ -116,7 +118,7 @@ def load_weights(
             + (f'\nThey look like those of {guess}' if ours and guess not in ('', name) else f'\nTake a complete file of {name}'))
     model.load_state_dict(weights)
     for o in notes: print(f'{source}: {o}')
-    return model
+    return given
 
 # %% ../nbs/09_weights.ipynb #ef3d295d
 pickle_suffixes = ('.pth','.pt','.bin','.pkl','.ckpt','.tar')
