@@ -16,7 +16,7 @@ __all__ = ['data_names', 'pick_device', 'check_recipe', 'native_size', 'fit_reci
 # %% ../nbs/20_learner.ipynb #33352dbb
 from functools import partial
 from pathlib import Path
-import torch, yaml
+import torch
 from fastai.vision.core import imagenet_stats
 from fastai.vision.learner import model_meta
 from . import models, precision
@@ -33,7 +33,7 @@ from .block import bag_of, norm_stats, set_norm
 from .init import inits, zero_gamma
 from .resnet import check_size, macs, n_params, our_names
 from .weights import file_cfg, import_timm, input_cfg, load_weights, read_weights
-from .models import get_model, param_groups, xresnet_split
+from .models import get_model, param_groups, read_args, run_model, xresnet_split
 from .losses import BagLoss, check_eps
 from .optimizer import nag, scale_lr
 from .guards import DivergenceGuard, TargetCheck
@@ -168,10 +168,8 @@ def read_run(
     f,weights = Path(path)/'args.yaml',Path(path)/f"{nearest(which, ('best', 'last'), 'weights')}.safetensors"
     for o in f,weights:
         if not o.is_file(): raise DataError(f"'{path}' is no run folder, or its first epoch did not end: it has no {o.name}")
-    args = yaml.safe_load(f.read_text())
-    r = args['settings']
-    model = model or get_model(r['arch'], n_out=len(args['classes']), widen=r['widen'])
-    tensors,meta = read_weights(weights)
+    args,(tensors,meta) = read_args(f),read_weights(weights)
+    model = model or run_model(args, tensors, weights)
     load_weights(model, tensors, str(weights)).data_cfg = file_cfg(weights, tensors, meta)
     return args,model
 

@@ -12,16 +12,18 @@ __all__ = ['xresnet18a', 'xresnet18b', 'xresnet18c', 'xresnet18d', 'xresnet26a',
            'xresnet50d', 'xresnet101a', 'xresnet101b', 'xresnet101c', 'xresnet101d', 'xresnet152a', 'xresnet152b',
            'xresnet152c', 'xresnet152d', 'xresnet200a', 'xresnet200b', 'xresnet200c', 'xresnet200d', 'make_xresnet',
            'xresnet_split', 'param_groups', 'Features', 'features', 'make_called', 'check_model', 'make_timm',
-           'get_model']
+           'get_model', 'read_args', 'run_model']
 
 # %% ../nbs/10_models.ipynb #737575a5
 import inspect
 from pathlib import Path
+import torch, yaml
 from torch import nn
 from torchvision.models._utils import IntermediateLayerGetter
-from .core import nearest, UsageError
+from .core import DataError, nearest, shown, UsageError
+from .ladder import check_settings, is_paper, ladder
 from .resnet import channels_in, make_untrained, our_names, variants, XResNet
-from .weights import file_cfg, import_timm, is_weight_file, load_weights, pretrain, read_weights, timm_cfg, weights_name
+from .weights import check_cfg, file_cfg, first_line, import_timm, is_weight_file, load_weights, max_side, pretrain, read_weights, timm_cfg, weights_name
 
 # %% ../nbs/10_models.ipynb #a9f3b7bd
 def make_xresnet(
@@ -191,3 +193,35 @@ def get_model(
     nearest(arch.partition('.')[0], our_names()+import_timm().list_models(), 'model')
     if widen!=1: raise UsageError(f"widen={widen}: timm's {arch} has the widths that it has")
     return make_timm(arch, n_out, c_in, pretrained, trust)
+
+# %% ../nbs/10_models.ipynb #08feab0a
+def read_args(
+    path:str|Path # `args.yaml` of a run folder
+)->dict: # What it holds: settings by name, classes, and how the run came about
+    "The settings of a run, each checked"
+    try:
+        args = dict(but=[], reading='paper', given={}, data={}) | yaml.safe_load(Path(path).read_text(encoding='utf-8'))
+        for k,kind in dict(rung=str, but=list, given=dict, data=dict, settings=dict, classes=list, normalised=dict).items():
+            if not isinstance(args.get(k), kind): raise ValueError(f'its {k} is no {kind.__name__}')
+        args['settings'] = ladder['baseline'] | check_settings(**args['settings'])
+        if not isinstance(args['settings']['arch'], str): raise ValueError('its arch is no name')
+        if args['settings']['size']>max_side: raise ValueError(f"its size is above {max_side}")
+        if not args['classes'] or not all(isinstance(o, (str,int,float)) for o in args['classes']): raise ValueError('its classes are no names')
+        is_paper(args['reading']), is_paper(args['data'].get('reading', 'paper')), check_cfg({k:args['normalised'].get(k) for k in ('mean','std')})
+    except (yaml.YAMLError,ValueError,TypeError,RecursionError,OSError,UsageError) as e:
+        raise DataError(f"'{shown(path)}' holds no settings of a run: {first_line(e)}") from e
+    return args
+
+def run_model(
+    args:dict, # From `read_args`
+    weights:dict, # State dict of the run
+    source # Where they are from, for messages
+)->nn.Module: # Untrained
+    "The network of a run, if `weights` may be its own"
+    r,n_out = args['settings'],len(args['classes'])
+    if r['arch'] in our_names():
+        try:
+            with torch.device('meta'): size = sum(o.numel() for o in make_untrained(r['arch'], n_out, widen=r['widen']).parameters())   # takes no memory
+        except (RuntimeError,OverflowError,TypeError,ValueError) as e: raise DataError(f"{source}: no {r['arch']} can be made with widen={r['widen']}: {first_line(e)}") from e
+        if size>2*sum(o.numel() for o in weights.values()): raise DataError(f"{source} has the weights of a smaller network than {r['arch']} with widen={r['widen']}")
+    return get_model(r['arch'], n_out, widen=r['widen'])

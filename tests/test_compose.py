@@ -1,11 +1,19 @@
 "What people do with fastai around a learner: change its data, look, freeze, compile, augment at test time, use other metrics, models and targets"
-import pytest, torch, yaml
+import json, pytest, torch, yaml
 from torch import nn
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
-from fastai.learner import Learner
+from fastai.callback.core import Callback, CancelBatchException
+from fastai.learner import Learner, Recorder
+from fastai.metrics import accuracy, error_rate, top_k_accuracy
+from fastai.data.block import CategoryBlock, DataBlock
+from fastai.vision.core import PILImageBW
+from fastai.vision.data import ImageBlock
 from bot.all import *
 from bot.learner import run_card
+from bot import precision
+from bot.guards import Diverged
+from bot.runs import best_by, is_best
 from bot.models import get_model, param_groups
 
 def quiet(learn, f, *args, **kwargs):
@@ -174,3 +182,72 @@ def test_a_compiled_model_leaves_plain_weights(tmp_path):
         assert torch.equal(mine.model.fc.weight, model.fc.weight)
     save = {f'_orig_mod.{k}':v for k,v in mine.model._orig_mod.state_dict().items()}   # as an earlier run has them
     load_weights(xresnet18d(n_out=10, widen=1/16), save)
+
+# ---- what a run is chosen by
+
+@pytest.mark.parametrize('metrics,rec,by,better', [([error_rate], {}, 'error_rate', 'lower'), ([top_k_accuracy, error_rate], {}, 'top_k_accuracy', 'higher'),
+    ([], {}, 'valid_loss', 'lower'), ([accuracy], dict(train_metrics=True), 'valid_accuracy', 'higher'), ([error_rate, accuracy], {}, 'accuracy', 'higher')])
+def test_runs_with_any_metrics(tmp_path, metrics, rec, by, better):
+    learn = small(digits(bs=128))
+    learn.metrics = metrics
+    if rec: learn.remove_cb(Recorder), learn.add_cb(Recorder(**rec))
+    path = run_of(learn, tmp_path/'run')
+    assert yaml.safe_load((path/'args.yaml').read_text())['best']==dict(by=by, better=better)
+    status = json.loads((path/'status.json').read_text())
+    assert status['state']=='finished' and isinstance(status[by], float) and load_run(path, device='cpu')
+
+def test_the_best_is_the_earliest_number():
+    def best(name, *xs): return [i for i in range(len(xs)) if is_best([{'epoch':j, 'train_loss':0., 'valid_loss':0., name:x} for j,x in enumerate(xs[:i+1])])]
+    nan = float('nan')
+    assert best('accuracy', .5, .5, .6, .4, .6)==[0,2] and best('error_rate', .5, .5, .4, .6)==[0,2] and best('my_loss', nan, .5, nan, .5, .4)==[1,4]
+    assert best('f1', .1, .2, nan, .2)==[0,1] and best('f1', None, None)==[0,1]
+    assert best_by(['epoch','train_loss','valid_loss','lr','time'])=='valid_loss' and best_by(['epoch','train_loss','lr']) is None
+
+def test_a_run_on_foreign_data(tmp_path):
+    dls = DataBlock((ImageBlock(PILImageBW), CategoryBlock), get_x=lambda o: o[0], get_y=lambda o: o[1])
+    items = [(PILImageBW.create((torch.rand(32, 32)*255).byte().numpy()), 'ab'[i%2]) for i in range(40)]
+    learn = small(dls.dataloaders(items, bs=8, num_workers=0, device='cpu'))
+    path = run_of(learn, tmp_path/'run')
+    args = yaml.safe_load((path/'args.yaml').read_text())
+    assert args['data']['bs']==8 and 'dls = ...' in args['python']
+
+# ---- half precision and a compiled model
+
+@pytest.mark.parametrize('how', ['to_bf16'])
+def test_a_compiled_model_is_compiled_once(how):
+    "As often as by fastai: once for training, once for validation"
+    compiled = []
+    def backend(gm, args): return compiled.append(1) or gm.forward
+    torch._dynamo.reset()
+    learn = small(digits(bs=128))
+    learn.model.compile(backend=backend, dynamic=False)
+    getattr(learn, how)()
+    fit(learn)
+    assert 0<len(compiled)<=4, len(compiled)   # two sizes of batch, each way
+    before = len(compiled)
+    fit(learn)
+    assert len(compiled)==before and '_compiled_call_impl' in vars(learn.model)
+
+def test_half_precision_leaves_the_model_as_it_was():
+    learn = small(digits(bs=128)).to_bf16()
+    class Cancel(Callback):
+        def before_batch(self):
+            if self.training: raise CancelBatchException
+    keys = set(vars(learn.model))
+    fit(learn, cbs=Cancel())
+    assert set(vars(learn.model))==keys and not torch.is_autocast_enabled('cpu')
+
+@pytest.mark.parametrize('n,scale,said', [(64, 2.**200, 'in all'), (10, 2.**200, 'in all')])
+def test_overflow_without_end_is_an_error(monkeypatch, n, scale, said):
+    "In float16, all steps of an epoch, or of a fit"
+    monkeypatch.setattr(precision, 'fast_half', bool)
+    x,y = torch.randn(n*2, 4),torch.randint(0, 2, (n*2,))
+    dl = DataLoader(list(zip(x, y)), bs=2)
+    class Infinite(Callback):
+        order = 9
+        def after_backward(self):
+            for p in self.model.parameters(): p.grad.fill_(float('inf'))
+    learn = Learner(DataLoaders(dl, dl), nn.Linear(4, 2), BagLoss(), nag, lr=.1, cbs=Infinite()).to_fp16()
+    with pytest.raises(Diverged, match='in 51 steps in a row' if n>50 else said): fit(learn)
+    short = Learner(DataLoaders(dl, dl), nn.Linear(4, 2), BagLoss(), nag, lr=.1).to_fp16()
+    fit(short)
