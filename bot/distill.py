@@ -23,7 +23,7 @@ from fastai.learner import Learner
 from .core import DataError, UsageError
 from .ladder import ladder, setting
 from .loader import keyed
-from .block import bag_of, nm, norm_stats
+from .block import bag_of, norm_stats
 from .resnet import evaluating, our_names
 from .weights import import_timm, input_cfg
 from .models import get_model
@@ -133,7 +133,7 @@ class Distillation(Callback):
         return res
 
     def before_fit(self):
-        if judges_each(self.loss_func): raise UsageError(f'{nm(self.loss_func)} judges each class by itself, distillation compares distributions over the classes: leave one out')
+        if judges_each(self.loss_func): raise UsageError('A binary cross entropy judges each class by itself, distillation compares distributions over the classes: leave one out')
 
     def before_train(self):
         if 'teacher' not in self.__dict__: raise UsageError("A saved student comes without its teacher: give it to `learn.distill` again")

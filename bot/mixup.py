@@ -63,7 +63,7 @@ class BagMixup(Callback):
         self.pairs = None
         if not self.alpha or self.epoch+self.iter/self.n_iter>=self.n_epoch-self.off: return
         lam,partner = draw_pairs(find_bs(self.xb), self.alpha, self.reading)
-        self.pairs = lam.to(self.x.device),partner.to(self.x.device)
+        self.pairs = tuple(o.to(self.xb[0].device) for o in (lam,partner))
         self.learn.xb = tuple(mix(x, *self.pairs) for x in self.xb)
 
     def after_pred(self):

@@ -163,7 +163,7 @@ def train_batch(
         except CancelBatchException: pass
         x,q = res.xb[0],soft_targets(res)
         if hasattr(batches, 'close'): batches.close()
-        return x,(dl.decode((x.float(),*plain))[0] if isinstance(dl, TfmdDL) else x),q
+        return x,(dl.decode((x.float(),*res.xb[1:],*plain))[0] if isinstance(dl, TfmdDL) else x),q
 
 # %% ../nbs/19_watch.ipynb #7f4fa488
 def mixed_title(
