@@ -11,7 +11,7 @@ __all__ = ['key', 'seed_all', 'cuda_generator', 'keyed', 'Tasks', 'Fetch', 'clos
            'KeyedDL', 'numbered']
 
 # %% ../nbs/04_loader.ipynb #5cb3e0ba
-import ctypes, gc, hashlib, os, random, re
+import ctypes, gc, hashlib, os, random
 from collections import Counter
 from contextlib import contextmanager
 from copy import copy
@@ -24,7 +24,7 @@ from fastcore.meta import delegates
 from fastai.callback.schedule import LRFinder
 from fastai.data.core import TfmdDL
 from fastai.torch_core import explode_types, TensorImage, to_device
-from .core import BotError, DataError, nearest, shown, state_sign, UsageError
+from .core import DataError, died, nearest, shown, state_sign, UsageError
 from .images import ImageError, notes
 
 # %% ../nbs/04_loader.ipynb #690da83a
@@ -238,9 +238,7 @@ def raw_batches(self:KeyedDL):
             self.account(*rest)
             self.lost,got = self.lost+(b is None),got or b is not None
             if b is not None: yield n,tuple(b) if isinstance(b, list) else b   # pinning makes lists of tuples
-    except RuntimeError as e:   # PyTorch's
-        if not re.match('DataLoader worker .*(killed|exited)', str(e)): raise
-        raise BotError(f'A process that reads images was killed: {shown(e)[:99]}\nOut of memory? Take fewer workers (--workers, num_workers=), or a smaller bs') from e
+    except RuntimeError as e: raise died(e)
     finally:
         if dl.persistent_workers: self.torch_dl = dl
     if lost<self.lost and not got: raise DataError(f"No {'validation' if getattr(self.dataset, 'split_idx', 0) else 'training'} image could be read: replace them")
@@ -251,7 +249,8 @@ def workers(self:KeyedDL):
     nw = self.fake_l.num_workers
     mine = {k:v for k,v in vars(self).items() if k in self._methods and k not in ('after_batch','before_iter','after_iter','get_idxs','sample','shuffle_fn')}
     sign = nw and state_sign([nw, self.seed, self.dataset, mine])   # the methods left out are called in the main process
-    if self.torch_dl and self.torch_dl.sign==sign: return self.torch_dl
+    alive = self.torch_dl and all(o.is_alive() for o in getattr(self.torch_dl._iterator, '_workers', ()))
+    if alive and self.torch_dl.sign==sign: return self.torch_dl
     if self.torch_dl: self.close()
     keep = nw>0 and 'get_idxs' not in self.__dict__   # a loader made for one prediction brings its own order
     dl = TorchDL(Fetch(self), sampler=Tasks(self), batch_size=None, num_workers=nw, collate_fn=noop, pin_memory=self.pin_memory, timeout=self.timeout,

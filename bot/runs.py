@@ -32,7 +32,7 @@ from fastai.data.block import CategoryBlock, DataBlock
 from fastai.data.core import DataLoaders
 from fastai.data.transforms import IndexSplitter, ItemGetter
 from fastai.learner import Learner
-from .core import csv_text, end_state, shown, UsageError, write_atomic
+from .core import csv_text, died, end_state, shown, UsageError, write_atomic
 from .ladder import drop_epochs, recipe, Recipe, warmup_epochs
 from .block import bag_of, BagImageBlock, norm_stats, set_norm
 from .resnet import paper_cfg
@@ -168,11 +168,11 @@ class RunFolder(Callback):
     def after_epoch(self):
         if not self.trained: return   # a mere validation
         self.trained = False
-        self.rows.append(epoch_row(self.learn) | dict(epoch=len(self.rows)))
-        loss = self.rows[-1].get('valid_loss')
-        if loss is not None and not math.isfinite(loss): raise Diverged(f'The validation loss of epoch {len(self.rows)-1} is {loss}: training stopped, the epoch before it is kept\nTry a lower lr, or look at the validation images')
+        row = epoch_row(self.learn) | dict(epoch=len(self.rows))
+        if not math.isfinite(row.get('valid_loss') or 0): raise Diverged(f"The validation loss of epoch {row['epoch']} is {row['valid_loss']}: training stopped, the folder has the epoch before\nTry a lower lr, or look at the validation images")
+        self.rows.append(row)
         self.save()
-        if self.tell: self.tell(self.rows[-1], self.n_epoch)
+        if self.tell: self.tell(row, self.n_epoch)
 
     def save(self):
         save_weights(self.learn.model, self.path/'last.safetensors', seen_cfg(self.learn))
@@ -239,8 +239,9 @@ def recorded(
     save_status(path, 'running', epochs=0)
     try: yield learn
     except BaseException as e:
+        e = died(e)
         save_status(path, end_state(e), epochs=len(rows), error=str(e))
-        raise
+        raise e
     by = best_by(rows[-1] if rows else columns_of(learn))
     save_status(path, 'finished', epochs=len(rows), **({by: rows[-1].get(by) if rows else None} if by else {}))
 
