@@ -55,6 +55,7 @@ def end_state(
     "How a run ended, in one word"
     return 'interrupted' if isinstance(e, KeyboardInterrupt) else getattr(e, 'state', 'failed')
 
+# %% ../nbs/00_core.ipynb #5d9db692
 def died(
     e:BaseException # Anything
 )->BaseException: # The same, or the reason in words

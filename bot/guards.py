@@ -42,6 +42,7 @@ def advice(
     if not started: return 'the weights were no numbers before: load others'
     return 'try a lower lr or a longer warmup' + (', or bf16 (`to_bf16`)' if half else '')
 
+# %% ../nbs/14_guards.ipynb #d735d12e
 class DivergenceGuard(Callback):
     "Stop at once when the loss is NaN or infinite, with the weights of the epoch's start"
     order,run_valid,_stateattrs = hook_order['DivergenceGuard'],False,('good',)

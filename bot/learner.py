@@ -10,9 +10,8 @@ Docs: https://OWNER.github.io/bot/learner.html.md"""
 
 # %% auto #0
 __all__ = ['data_names', 'pick_device', 'check_recipe', 'native_size', 'fit_recipe', 'data_settings', 'dls_settings',
-           'channels_of', 'n_inputs', 'dls_recipe', 'has_weights', 'init_model', 'dls_for', 'read_run', 'teacher_of',
-           'device_of', 'add_tricks', 'as_dls', 'BagLearner', 'bag_learner', 'rung_words', 'schedule_words', 'run_card',
-           'wilson']
+           'channels_of', 'dls_recipe', 'has_weights', 'init_model', 'dls_for', 'read_run', 'teacher_of', 'device_of',
+           'add_tricks', 'as_dls', 'BagLearner', 'bag_learner', 'rung_words', 'schedule_words', 'run_card', 'wilson']
 
 # %% ../nbs/20_learner.ipynb #33352dbb
 from functools import partial
@@ -101,13 +100,12 @@ def dls_settings(
     made = data_settings(bag_of(dls))
     return dict(bs=dls.train.bs) | (made or dict(size=dls.one_batch()[0].shape[-1]))
 
+# %% ../nbs/20_learner.ipynb #3a310385
 def channels_of(
     dls:DataLoaders # Anyone's, or those of `bag_dls`
 )->int: # 3 for colour, 1 for grey
     "Channels of the images"
     return 3 if bag_of(dls) or not len(dls.train) else dls.one_batch()[0].shape[1]
-
-def n_inputs(dls)->int: return getattr(dls, 'n_inp', 1)   # plain loaders do not say
 
 # %% ../nbs/20_learner.ipynb #ab4d711b
 def dls_recipe(
@@ -250,7 +248,7 @@ def bag_learner(
     r = rung if isinstance(rung, Recipe) else dls_recipe(dls, rung, but, reading, as_paper, **changes)
     check_recipe(r), check_eps(r['eps'], len(dls.vocab))
     model = get_model(r['arch'], len(dls.vocab), channels_of(dls), r['widen'], r['pretrained'])
-    if n_inputs(dls)==1: check_size(model, r['size'])
+    if getattr(dls, 'n_inp', 1)==1: check_size(model, r['size'])
     r,given = init_model(model, r),r
     if r['fp16'] and precision.fast_channels_last(device_of(dls)): r = r.note('images lie channels last: half precision is fastest so on this device')
     learn = BagLearner(dls_for(dls, model, r.reading), model, BagLoss(r['eps'], r.reading), partial(nag, mom=r['mom'], wd=r['wd'], decay_bias=r['decay_bias']),
@@ -286,7 +284,7 @@ def run_card(
     seed = f", seed {bag['seed']}" if 'seed' in bag else ''
     data = f'{len(dls.train_ds):,} training and {len(dls.valid_ds):,} validation images, {len(dls.vocab)} classes'
     arch = r['arch'] if isinstance(r['arch'], str) else type(learn.model).__name__
-    cost = f", {macs(learn.model, r['size'])/1e9:.3f} G multiply-adds at {r['size']} px" if n_inputs(dls)==1 else ''
+    cost = f", {macs(learn.model, r['size'])/1e9:.3f} G multiply-adds at {r['size']} px" if getattr(dls, 'n_inp', 1)==1 else ''
     return dict(data=bag['src'].describe() if hasattr(bag.get('src'), 'describe') else data,
         model=f"{arch}: {n_params(learn.model):,} parameters{cost}",
         rung=f'{rung_words(r)} ({r.reading})',

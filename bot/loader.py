@@ -277,6 +277,7 @@ def one_batch(self:KeyedDL):
     try: return super(KeyedDL, self).one_batch()
     finally: self.peeking = False
 
+# %% ../nbs/04_loader.ipynb #843980f7
 @patch
 def show_batch(self:KeyedDL, *args, **kwargs):
     order = vars(self).get('get_idxs')

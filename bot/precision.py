@@ -99,7 +99,7 @@ class HalfPrecision(MixedPrecision):
     def after_step(self): self.scaler.update()
     def before_train(self): self.begun = self.steps,self.skips
     def after_train(self):
-        if self.run_of>=16 and self.steps-self.begun[0]==self.skips-self.begun[1]: self.overflowed(f'in all steps of epoch {self.epoch}')   # the scale has come down to 1 by then
+        if self.run_of>=8 and self.steps-self.begun[0]==self.skips-self.begun[1]: self.overflowed(f'in all steps of epoch {self.epoch}')   # a few are how a scale is found
 
     def overflowed(self,
         where:str # 'in 51 steps in a row'
@@ -109,7 +109,6 @@ class HalfPrecision(MixedPrecision):
         raise Diverged(f'Gradients overflowed in float16 {where}, at a loss scale of {self.scaler.get_scale():g}: nothing is learned\nTry a lower lr, or bf16 (`to_bf16`)')
 
     def after_fit(self):
-        if self.steps and self.skips==self.steps: self.overflowed(f'in all {self.steps} steps')
         if self.skips: print(f'Gradients overflowed in {self.skips} of {self.steps} steps, which were skipped; the loss scale is now {self.scaler.get_scale():g}')
 
 # %% ../nbs/17_precision.ipynb #75514d73

@@ -141,7 +141,8 @@ def save_args(
     r,dls = learn.recipe,learn.dls
     by = best_by(columns_of(learn)) if len(dls.valid_ds) else None
     norm = dict(zip(('mean', 'std'), (o.tolist() for o in norm_stats(dls))))
-    args = dict(rung=r.rung, but=r.but, reading=r.reading, settings=dict(r), given=r.given, changed=r.notes, data=made_with(dls), normalised=norm, best=dict(by=by, better=by and ('lower' if lower_is_better(by) else 'higher')),
+    args = dict(rung=r.rung, but=r.but, reading=r.reading, settings=dict(r), given=r.given, changed=r.notes, data=made_with(dls), normalised=norm,
+        best=dict(by=by, better=by and ('lower' if lower_is_better(by) else 'higher')),
         resolved=dict(lr=learn.lr, warmup=warmup_epochs(r, r['epochs']), drops=drop_epochs(r, r['epochs']), device=str(dls.device)),
         classes=list(dls.vocab), n_train=len(dls.train_ds), n_valid=len(dls.valid_ds), versions=versions(), python=python_of(learn))
     write_atomic(Path(path)/'args.yaml', yaml.safe_dump(plain(args | extra), sort_keys=False, allow_unicode=True))
@@ -203,6 +204,7 @@ def is_best(
     vals = [math.nan if by is None or o.get(by) is None else float(o[by])*(-1 if lower_is_better(by) else 1) for o in rows]
     return by is None or all(o.get(by) is None for o in rows) or all(math.isnan(o) or o<vals[-1] for o in vals[:-1]) and not math.isnan(vals[-1])
 
+# %% ../nbs/21_runs.ipynb #cbcdc8cf
 def save_status(
     path:Path, # Run folder
     state:str, # 'running', 'finished', 'interrupted', 'terminated', 'diverged' or 'failed'

@@ -261,7 +261,7 @@ def plain(n=20, cbs=None, bs=2, k=2, loss=None, **kwargs):
     dl = DataLoader(list(zip(torch.randn(n, 4), torch.arange(n)%k)), bs=bs)
     return Learner(DataLoaders(dl, dl), nn.Linear(4, k), loss or BagLoss(), nag, lr=.1, cbs=cbs, **kwargs)
 
-@pytest.mark.parametrize('n,since,said', [(200,0,'in 51 steps in a row'), (32,0,'in all steps of epoch 0'), (32,1,'in all steps of epoch 1'), (10,0,'in all 5 steps')])
+@pytest.mark.parametrize('n,since,said', [(200,0,'in 51 steps in a row'), (32,0,'in all steps of epoch 0'), (32,1,'in all steps of epoch 1'), (16,0,'in all steps of epoch 0')])
 def test_overflow_without_end_is_an_error(monkeypatch, n, since, said):
     monkeypatch.setattr(precision, 'fast_half', bool)
     with pytest.raises(Diverged, match=said): fit(plain(n, Infinite(since)).to_fp16(), 2 if since else 1)
@@ -542,7 +542,9 @@ def test_hostile_settings_of_a_run(good_run, tmp_path, k):
         refused(load_run, bad, device='cpu')
         refused(small(digits()).distill, bad, load=load_run)
 
-whole = dict(settings=[7, [], None, {}, 'x'], classes=[7, [], None, [{}], [[1]], {'a':1}], normalised=[7, {}, dict(mean=['a'], std=[1.]), dict(mean=[1.], std=[0.]), dict(mean=[1.,2.], std=[1.])],
+whole = dict(settings=[7, [], None, {}, 'x'], classes=[7, [], None, [{}], [[1]], {'a':1}],
+   
+    normalised=[7, {}, dict(mean=['a'], std=[1.]), dict(mean=[1.], std=[0.]), dict(mean=[1.,2.], std=[1.])],
     rung=[7, 'no_such', None, ['mixup']], reading=['mine', 7, []], but=[7, [7], ['no_such'], None], given=[7, []], data=[7, [], dict(reading=7)])
 
 @pytest.mark.parametrize('k', list(whole))
