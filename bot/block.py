@@ -319,5 +319,8 @@ def bag_dls(
 def bag_of(
     dls # Anyone's `DataLoaders`, or those of `bag_dls`
 )->dict: # Arguments of `bag_dls`; empty if `dls` are of another make
-    "What `dls` were made with"
-    return getattr(dls, 'bag', {})
+    "What `dls` were made with, and what of it was changed in them since"
+    made = getattr(dls, 'bag', {})
+    if not made: return {}
+    own = [o for p in (dls.train.after_item,dls.train.after_batch) for o in getattr(p, 'fs', ()) if isinstance(o, (BagCrop,BagNormalize))]
+    return {k: next((vars(o)[k] for o in (*own, dls.train) if k in vars(o)), v) for k,v in made.items()}

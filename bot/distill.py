@@ -28,7 +28,7 @@ from .block import bag_of, norm_stats
 from .resnet import evaluating, our_names
 from .weights import import_timm, input_cfg
 from .models import get_model
-from .losses import distill_loss
+from .losses import check_logits, distill_loss, judges_each
 from .guards import hook_order
 
 # %% ../nbs/16_distill.ipynb #c0792190
@@ -48,13 +48,14 @@ class Teacher(nn.Module):
         self.register_buffer('a', a.view(1,-1,1,1)), self.register_buffer('b', b.view(1,-1,1,1))
 
     def forward(self,
-        x:Tensor # A student's batch
+        x:Tensor, # A student's batch
+        *more # Inputs beside the images
     )->Tensor: # Logits
         "What the model thinks of `x`"
         x = x.as_subclass(Tensor)
         if x.ndim==4: x = x*self.a.to(x.dtype) + self.b.to(x.dtype)
         if self.size and x.shape[-1]!=self.size: x = F.interpolate(x, size=(self.size,)*2, mode='bilinear', align_corners=False, antialias=True)
-        return self.model(x)
+        return self.model(x, *more)
 
 # %% ../nbs/16_distill.ipynb #7648d2e7
 def named_teacher(
@@ -74,7 +75,7 @@ def of_learner(
     size:int=None # Side of the images it wants; unset, what it was trained with if it knows
 )->Teacher: # Takes such batches
     "The model of `learn`, which sees images as it was trained to"
-    made = bag_of(learn.dls)
+    made = getattr(learn, 'recipe', None) or bag_of(learn.dls)
     return Teacher(learn.model, theirs, norm_stats(learn.dls), size or made.get('size'), getattr(learn.dls, 'vocab', None))
 
 def as_teacher(
@@ -112,7 +113,8 @@ def check_answers(
     r:Tensor, # Teacher's answer `(bs, k)`
     z:Tensor # Student's `(bs, k)`
 ):
-    "Refuse a teacher whose answers have another width"
+    "Refuse a teacher whose answers have another width, and answers that are no logits"
+    for o in (r,z): check_logits(o)
     a,b = ('x'.join(map(str, o.shape[1:])) for o in (r,z))
     if a!=b: raise DataError(f"The teacher answers with {a} values and the student with {b}: their classes must be the same")
 
@@ -125,6 +127,14 @@ class Distillation(Callback):
         reading:str='paper' # 'paper': loss + T²·teacher's; 'gluoncv': half of that
     ):
         self.teacher,self.T,self.reading = teacher,setting('T')(T, 'T'),setting('reading')(reading, 'reading')
+
+    def __deepcopy__(self, memo):
+        res = memo[id(self)] = self.__class__.__new__(self.__class__)
+        res.__dict__.update({k: v if k=='teacher' else deepcopy(v, memo) for k,v in vars(self).items()})   # nobody trains the teacher: it is shared
+        return res
+
+    def before_fit(self):
+        if judges_each(self.loss_func): raise UsageError('A binary cross entropy judges each class by itself, distillation compares distributions over the classes: leave one out')
 
     def before_train(self):
         if 'teacher' not in self.__dict__: raise UsageError("A saved student comes without its teacher: give it to `learn.distill` again")
@@ -148,14 +158,15 @@ class CachedTeacher(nn.Module):
         self.teacher,self.n,self.answers = teacher,n,{}
         self.vocab = getattr(teacher, 'vocab', None)
 
-    def keys(self, x):
+    def keys(self, *xs):
+        x = torch.cat([x.flatten(1).float() for x in xs], 1)
         w = torch.randn(x[0].numel(), 4, generator=torch.Generator().manual_seed(0)).to(x.device)
-        return [tuple(o) for o in (x.flatten(1).float()@w).tolist()]
+        return [tuple(o) for o in (x@w).tolist()]
 
-    def forward(self, x):
-        keys = self.keys(x)
+    def forward(self, *xs):
+        keys = self.keys(*xs)
         new = [i for i,k in enumerate(keys) if k not in self.answers]
-        fresh = dict(zip([keys[i] for i in new], self.teacher(x[new]))) if new else {}
+        fresh = dict(zip([keys[i] for i in new], self.teacher(*[x[new] for x in xs]))) if new else {}
         if len(self.answers)+len(fresh)<=self.n: self.answers |= fresh
         elif new: warn("More images than the training set has: with augmentation or mixup a teacher cannot be cached")
         return torch.stack([self.answers[k] if k in self.answers else fresh[k] for k in keys])
@@ -163,18 +174,20 @@ class CachedTeacher(nn.Module):
 # %% ../nbs/16_distill.ipynb #9d1c32a0
 def one_answer(
     model:nn.Module, # Any model
-    x:Tensor # A batch
+    *xs:Tensor # A batch of each of its inputs
 )->Tensor: # Its answer
-    "What `model` makes of `x`, which leaves no trace in it"
-    with evaluating(model): return model(x.as_subclass(Tensor).to(next(model.parameters(), x).device))
+    "What `model` makes of `xs`, which leave no trace in it"
+    with evaluating(model): return model(*[x.as_subclass(Tensor).to(next(model.parameters(), x).device) for x in xs])
 
 def one_image(
     dls # `DataLoaders`
-)->Tensor: # A batch of one
-    "A batch of one image as `dls` give it; a black one if its size is known. No generator is left further on"
+)->tuple: # A batch of one of each input
+    "The inputs of one image as `dls` give them; a black one if its size is known. No generator is left further on"
     made = bag_of(dls)
-    if 'size' in made: return torch.zeros(1, 3, *[made['size']]*2)
-    with keyed(0): return dls.loaders[-1].one_batch()[0][:1]
+    if 'size' in made: return torch.zeros(1, 3, *[made['size']]*2),
+    dl = next(o for o in reversed(dls.loaders) if len(o))   # there may be no validation set
+    with keyed(0): b = next(iter(dl.new(shuffle=False, drop_last=False, num_workers=0) if hasattr(dl, 'new') else dl))
+    return tuple(o[:1] for o in b[:getattr(dls, 'n_inp', 1)])
 
 @patch
 def distill(self:Learner,
@@ -190,8 +203,8 @@ def distill(self:Learner,
     if teacher.model is self.model: teacher = deepcopy(teacher)
     check_same_classes(getattr(self.dls, 'vocab', None), teacher.vocab)
     if teacher.vocab is None and len(self.dls.train):
-        x = one_image(self.dls)
-        check_answers(one_answer(teacher, x), one_answer(self.model, x))
+        xs = one_image(self.dls)
+        check_answers(one_answer(teacher, *xs), one_answer(self.model, *xs))
     if cache: teacher = CachedTeacher(teacher, len(self.dls.train_ds))
     self.remove_cbs(Distillation)
     return self.add_cb(Distillation(teacher, T, reading))

@@ -10,38 +10,36 @@ Docs: https://OWNER.github.io/bot/learner.html.md"""
 
 # %% auto #0
 __all__ = ['data_names', 'pick_device', 'check_recipe', 'native_size', 'fit_recipe', 'data_settings', 'dls_settings',
-           'channels_of', 'dls_recipe', 'has_weights', 'init_model', 'dls_for', 'read_run', 'teacher_of', 'Throughput',
-           'device_of', 'add_tricks', 'bag_learner', 'rung_words', 'schedule_words', 'run_card', 'wilson']
+           'channels_of', 'dls_recipe', 'has_weights', 'init_model', 'dls_for', 'read_run', 'teacher_of', 'device_of',
+           'add_tricks', 'as_dls', 'BagLearner', 'bag_learner', 'rung_words', 'schedule_words', 'run_card', 'wilson']
 
 # %% ../nbs/20_learner.ipynb #33352dbb
-import time
 from functools import partial
 from pathlib import Path
-import torch, yaml
+import torch
 from fastai.vision.core import imagenet_stats
 from fastai.vision.learner import model_meta
 from . import models, precision
 from scipy.stats import binomtest
 from fastcore.basics import patch
 from fastcore.meta import delegates
-from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.metrics import accuracy
-from fastai.torch_core import default_device, trainable_params
+from fastai.torch_core import default_device
 from .core import DataError, html_table, in_words, nearest, UsageError
-from .ladder import default_rung, drop_epochs, fit_size, fit_to, ladder, recipe, Recipe, settings, tricks_of, unused, warmup_epochs
+from .ladder import default_rung, drop_epochs, fit_size, fit_to, ladder, Recipe, recipe, settings, tricks_of, unused, warmup_epochs
 from .block import bag_of, norm_stats, set_norm
 from .init import inits, zero_gamma
-from .resnet import check_size, macs, n_params, our_names, XResNet
-from .weights import import_timm, input_cfg, load_weights, read_weights
-from .models import get_model, xresnet_split
+from .resnet import check_size, macs, n_params, our_names
+from .weights import file_cfg, import_timm, input_cfg, load_weights, read_weights
+from .models import get_model, param_groups, read_args, run_model, xresnet_split
 from .losses import BagLoss, check_eps
 from .optimizer import nag, scale_lr
 from .guards import DivergenceGuard, TargetCheck
 from .mixup import BagMixup
 from .distill import Teacher
-from .watch import LossPlot
+from .watch import LossPlot, Throughput
 from .schedule import *   # adds `fit_warmup`
 
 # %% ../nbs/20_learner.ipynb #f529a52d
@@ -102,6 +100,7 @@ def dls_settings(
     made = data_settings(bag_of(dls))
     return dict(bs=dls.train.bs) | (made or dict(size=dls.one_batch()[0].shape[-1]))
 
+# %% ../nbs/20_learner.ipynb #3a310385
 def channels_of(
     dls:DataLoaders # Anyone's, or those of `bag_dls`
 )->int: # 3 for colour, 1 for grey
@@ -153,8 +152,8 @@ def dls_for(
 )->DataLoaders: # `dls`, or a copy
     "`dls` as the weights of `model` expect images"
     cfg = input_cfg(model, reading)
-    old = torch.cat([o.expand(len(cfg['mean'])) for o in norm_stats(dls)]) if cfg.get('weights') else None
-    if old is None or torch.allclose(old, torch.tensor([*cfg['mean'],*cfg['std']]), atol=1e-3): return dls
+    pairs = zip(norm_stats(dls), (cfg['mean'],cfg['std'])) if cfg.get('weights') else ()
+    if all(torch.allclose(*torch.broadcast_tensors(a, torch.tensor(b)), atol=1e-3) for a,b in pairs): return dls
     print(f"Images are normalised as {cfg['weights']} expects: mean {cfg['mean']}, deviation {cfg['std']}")
     res = type(dls)(*[set_norm(o, cfg['mean'], cfg['std']) for o in dls.loaders], path=dls.path, device=dls.device)
     if hasattr(dls, 'bag'): res.bag = dls.bag
@@ -170,10 +169,10 @@ def read_run(
     f,weights = Path(path)/'args.yaml',Path(path)/f"{nearest(which, ('best', 'last'), 'weights')}.safetensors"
     for o in f,weights:
         if not o.is_file(): raise DataError(f"'{path}' is no run folder, or its first epoch did not end: it has no {o.name}")
-    args = yaml.safe_load(f.read_text())
-    r = args['settings']
-    model = model or get_model(r['arch'], n_out=len(args['classes']), widen=r['widen'])
-    return args,load_weights(model, read_weights(weights)[0], str(weights))
+    args,(tensors,meta) = read_args(f),read_weights(weights)
+    model = model or run_model(args, tensors, weights)
+    load_weights(model, tensors, str(weights)).data_cfg = file_cfg(weights, tensors, meta)
+    return args,model
 
 def teacher_of(
     teacher, # Learner, module, name of a model with published weights, or run folder
@@ -184,14 +183,6 @@ def teacher_of(
     args,model = read_run(teacher)
     own = tuple(torch.tensor(args['normalised'][k]) for k in ('mean', 'std'))
     return Teacher(model, norm_stats(dls), own, args['settings']['size'], args['classes'])
-
-# %% ../nbs/20_learner.ipynb #a311d2f7
-class Throughput(Callback):
-    "Images a second of the last epoch's training, as `learn.throughput.img_per_s`"
-    order,n,img_per_s = -60,0,0.
-    def before_train(self): self.n,self.t = 0,time.perf_counter()
-    def after_batch(self): self.n += len(self.x) if self.training else 0
-    def after_train(self): self.img_per_s = self.n/(time.perf_counter()-self.t)
 
 # %% ../nbs/20_learner.ipynb #8cc451a0
 def device_of(
@@ -212,6 +203,37 @@ def add_tricks(
     return learn.to_channelslast() if precision.fast_channels_last(device_of(learn.dls)) else learn.to_fp16()
 
 # %% ../nbs/20_learner.ipynb #c44dc930
+def as_dls(
+    r:Recipe, # Settings of a run
+    made:dict # Settings that `DataLoaders` have settled
+)->Recipe: # `r`, or a new one with a note for each difference
+    "`r` as it is with `DataLoaders` that came later, or were changed"
+    new = {k:v for k,v in made.items() if r.get(k)!=v}
+    notes = [f'{k}: {r.get(k)} -> {v} (what `learn.dls` have)' for k,v in new.items()]
+    return Recipe(r|new, r.rung, r.but, r.reading, r.given|new, r.paper, r.notes+notes, r.held) if new else r
+
+class BagLearner(Learner):
+    "A `Learner` with a recipe; it, the rate and the normalisation go with its `dls`, which may be exchanged or changed"
+    @property
+    def dls(self): return self._dls
+    @dls.setter
+    def dls(self, dls):
+        old,model = vars(self).get('_dls'),vars(self).get('model')
+        self._dls = dls if model is None or '_base' not in vars(self) else dls_for(dls, model, self._base.reading)
+        if old is not None: self._seen = dls_settings(self._dls) if len(dls.train) else {}
+
+    @property
+    def lr(self): return scale_lr(self.recipe['bs']) if self._lr is None else self._lr
+    @lr.setter
+    def lr(self, lr): self._lr = lr
+
+    @property
+    def recipe(self):
+        if not len(self.dls.train): return self._base
+        return as_dls(self._base, vars(self).get('_seen', {}) | data_settings(bag_of(self.dls)) | dict(bs=self.dls.train.bs))
+    @recipe.setter
+    def recipe(self, r): self._base = r
+
 @delegates(settings)
 def bag_learner(
     dls:DataLoaders, # Images and single classes: of `bag_dls`, or anyone's
@@ -226,12 +248,11 @@ def bag_learner(
     r = rung if isinstance(rung, Recipe) else dls_recipe(dls, rung, but, reading, as_paper, **changes)
     check_recipe(r), check_eps(r['eps'], len(dls.vocab))
     model = get_model(r['arch'], len(dls.vocab), channels_of(dls), r['widen'], r['pretrained'])
-    check_size(model, r['size'])
+    if getattr(dls, 'n_inp', 1)==1: check_size(model, r['size'])
     r,given = init_model(model, r),r
     if r['fp16'] and precision.fast_channels_last(device_of(dls)): r = r.note('images lie channels last: half precision is fastest so on this device')
-    learn = Learner(dls_for(dls, model, r.reading), model, BagLoss(r['eps'], r.reading), partial(nag, mom=r['mom'], wd=r['wd'], decay_bias=r['decay_bias']),
-        lr=r.get('lr') or scale_lr(r['bs']), metrics=accuracy, cbs=cbs,
-        splitter=xresnet_split if isinstance(model, XResNet) else trainable_params)
+    learn = BagLearner(dls_for(dls, model, r.reading), model, BagLoss(r['eps'], r.reading), partial(nag, mom=r['mom'], wd=r['wd'], decay_bias=r['decay_bias']),
+        lr=r.get('lr'), splitter=param_groups, metrics=accuracy, cbs=cbs)
     learn.recipe = r
     if given is not rung and r.notes: print('\n'.join(r.notes))
     return add_tricks(learn, r)
@@ -263,8 +284,9 @@ def run_card(
     seed = f", seed {bag['seed']}" if 'seed' in bag else ''
     data = f'{len(dls.train_ds):,} training and {len(dls.valid_ds):,} validation images, {len(dls.vocab)} classes'
     arch = r['arch'] if isinstance(r['arch'], str) else type(learn.model).__name__
+    cost = f", {macs(learn.model, r['size'])/1e9:.3f} G multiply-adds at {r['size']} px" if getattr(dls, 'n_inp', 1)==1 else ''
     return dict(data=bag['src'].describe() if hasattr(bag.get('src'), 'describe') else data,
-        model=f"{arch}: {n_params(learn.model):,} parameters, {macs(learn.model, r['size'])/1e9:.3f} G multiply-adds at {r['size']} px",
+        model=f"{arch}: {n_params(learn.model):,} parameters{cost}",
         rung=f'{rung_words(r)} ({r.reading})',
         run=f"{r['epochs']} epochs of {len(dls.train)} batches of {dls.train.bs}, lr {learn.lr:g}: {schedule_words(r, r['epochs'])}; on {dls.device}{seed}",
         fitted='\n'.join(r.notes) or 'nothing: the paper as it stands')

@@ -10,7 +10,8 @@ Docs: https://OWNER.github.io/bot/losses.html.md"""
 
 # %% auto #0
 __all__ = ['is_index', 'at_least_float32', 'check_one_hot', 'check_eps', 'smooth_labels', 'logit_gap', 'smooth_cross_entropy',
-           'soft_cross_entropy', 'teacher_loss', 'distill_loss', 'check_targets', 'BagLoss']
+           'soft_cross_entropy', 'teacher_loss', 'distill_loss', 'check_logits', 'judges_each', 'check_targets',
+           'BagLoss']
 
 # %% ../nbs/11_losses.ipynb #be1e0e5d
 from math import inf, log
@@ -131,13 +132,33 @@ def distill_loss(
     both = loss + T**2*teacher_loss(pred, teacher_pred, T)
     return both if is_paper(reading) else both/2
 
+# %% ../nbs/11_losses.ipynb #f37671f2
+def check_logits(
+    pred # What a model answers
+):
+    "Refuse an answer of several tensors, or of none that has classes"
+    if isinstance(pred, Tensor) and pred.ndim>1: return
+    what = f'a tensor of shape {tuple(pred.shape)}' if isinstance(pred, Tensor) else f"{len(pred) if hasattr(pred, '__len__') else 'several'} outputs ({type(pred).__name__})"
+    raise UsageError(f'The model answers with {what}, the loss needs logits (bs, classes): give a model that returns them alone')
+
+def judges_each(
+    loss_func # Any loss
+)->bool: # Are several classes, or none, right at once?
+    "Is `loss_func` a binary cross entropy, which judges each class by itself?"
+    f = getattr(loss_func, 'func', loss_func)   # fastai's hold torch's
+    return isinstance(f, (nn.BCELoss, nn.BCEWithLogitsLoss, nn.MultiLabelSoftMarginLoss)) or f in (F.binary_cross_entropy, F.binary_cross_entropy_with_logits)
+
 # %% ../nbs/11_losses.ipynb #e42e2fa0
 def check_targets(
     y:Tensor, # Class indices, or distributions
     k:int, # Number of classes the model knows
-    ignore_index:int=-100 # Index that counts for nothing
+    ignore_index:int=-100, # Index that counts for nothing
+    each:bool=False # Are classes judged one by one?
 ):
-    "Refuse targets that are no classes or no distributions over `k` classes"
+    "Refuse targets that are no classes, no distributions over `k` classes and, where each class is judged, no yes or no for each"
+    if each:
+        if y.ndim<2 or y.shape[1]!=k or not (y.min()>=0 and y.max()<=1): raise DataError(f'Targets of shape {tuple(y.shape)} are no values between 0 and 1 for each of {k} classes')
+        return
     check_one_hot(y, k)
     if is_index(y):
         bad = y[((y<0) | (y>=k)) & (y!=ignore_index)]
@@ -150,12 +171,12 @@ def check_targets(
 
 # %% ../nbs/11_losses.ipynb #7053016a
 class BagLoss(nn.Module):
-    "Cross entropy of indices or distributions, smoothed while training"
+    "Cross entropy of indices or distributions, smoothed and weighted while training"
     y_int = True
     def __init__(self,
         eps:float=0., # Label smoothing: mass taken from the true class, §5.2
         reading:str='paper', # 'paper' or 'gluoncv', as in `smooth_labels`
-        weight:Tensor=None, # A weight for each class
+        weight:Tensor=None, # A weight for each class, in training; with mixup as torch has it, not divided by their mean
         ignore_index:int=-100, # Index that counts for nothing
         reduction:str='mean' # 'mean', 'sum' or 'none'
     ):
@@ -168,12 +189,13 @@ class BagLoss(nn.Module):
         pred:Tensor, # Logits `(bs, k)`
         y:Tensor # Class indices `(bs)`, or distributions `(bs, k)`
     )->Tensor: # Loss
-        "Cross entropy, smoothed if gradients are recorded"
+        "Cross entropy, smoothed and weighted if gradients are recorded"
+        check_logits(pred)
         pred,y = pred.as_subclass(Tensor),y.as_subclass(Tensor)
-        if not self.checked: check_targets(y, pred.shape[1], self.ignore_index)
+        if not self.checked or not pred.is_cuda: check_targets(y, pred.shape[1], self.ignore_index)   # a GPU would wait for it
         self.checked = True
-        eps = self.eps if self.training and torch.is_grad_enabled() else 0.
-        return soft_cross_entropy(pred, y, eps, self.reading, self.weight, self.ignore_index, self.reduction)
+        eps,weight = (self.eps,self.weight) if self.training and torch.is_grad_enabled() else (0.,None)
+        return soft_cross_entropy(pred, y, eps, self.reading, weight, self.ignore_index, self.reduction)
 
     def activation(self, x): return F.softmax(at_least_float32(x), 1)
     def decodes(self, x): return x.argmax(1)

@@ -15,10 +15,12 @@ import torch, torch.nn.functional as F
 from torch import Tensor
 from torch.distributions.beta import Beta
 from fastai.callback.core import Callback
+from fastai.callback.mixup import MixHandler
 from fastai.losses import BaseLoss
+from fastai.torch_core import find_bs
 from .core import UsageError
 from .ladder import is_paper, setting
-from .losses import check_targets
+from .losses import check_logits, check_targets, judges_each
 from .guards import hook_order
 
 # %% ../nbs/15_mixup.ipynb #f6f61421
@@ -38,6 +40,7 @@ def mix(
     partner:Tensor # Index of what makes up the rest
 )->Tensor: # As `x`
     "`lam` of `x` and the rest of its `partner`"
+    if not x.is_floating_point(): raise UsageError(f'Inputs of type {x.dtype} cannot be mixed: give them as floats, or leave mixup out')
     lam,x = lam.to(x).view(-1, *[1]*(x.ndim-1)),x.as_subclass(Tensor)
     return torch.lerp(x[partner], x, lam)
 
@@ -53,21 +56,23 @@ class BagMixup(Callback):
         self.alpha,self.off,self.reading = setting('alpha')(alpha, 'alpha'),setting('mixup_off')(off, 'off'),setting('reading')(reading, 'reading')
 
     def before_fit(self):
-        if self.alpha and isinstance(self.loss_func, BaseLoss):
+        if sum(isinstance(o, (BagMixup,MixHandler)) for o in self.learn.cbs)>1: raise UsageError('Images would be mixed twice: `learn.remove_cbs(BagMixup)` first')
+        if self.alpha and isinstance(self.loss_func, BaseLoss) and not judges_each(self.loss_func):
             raise UsageError(f"{type(self.loss_func).__name__} takes no soft targets, which mixup makes: give the learner loss_func=BagLoss()")
 
     def before_batch(self):
         self.pairs = None
         if not self.alpha or self.epoch+self.iter/self.n_iter>=self.n_epoch-self.off: return
-        lam,partner = draw_pairs(len(self.x), self.alpha, self.reading)
-        self.pairs = lam.to(self.x.device),partner.to(self.x.device)
+        lam,partner = draw_pairs(find_bs(self.xb), self.alpha, self.reading)
+        self.pairs = tuple(o.to(self.xb[0].device) for o in (lam,partner))
         self.learn.xb = tuple(mix(x, *self.pairs) for x in self.xb)
 
     def after_pred(self):
         if self.pairs is None: return
-        self.plain = self.yb
-        k,(y,) = self.pred.shape[1],self.yb
-        if self.iter==0: check_targets(y, k, ignore_index=0)
+        check_logits(self.pred)
+        if len(self.yb)!=1: raise UsageError(f'Mixup is for one target, the data have {len(self.yb)}: leave it out')
+        self.plain,k,(y,),each = self.yb,self.pred.shape[1],self.yb,judges_each(self.loss_func)
+        if not hasattr(self.learn, 'target_check'): check_targets(y, k, ignore_index=0, each=each)
         self.learn.yb = (mix(F.one_hot(y.long(), k).float() if not y.is_floating_point() else y, *self.pairs),)
 
     def after_loss(self):

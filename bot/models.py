@@ -12,17 +12,21 @@ __all__ = ['xresnet18a', 'xresnet18b', 'xresnet18c', 'xresnet18d', 'xresnet26a',
            'xresnet34a', 'xresnet34b', 'xresnet34c', 'xresnet34d', 'xresnet50a', 'xresnet50b', 'xresnet50c',
            'xresnet50d', 'xresnet101a', 'xresnet101b', 'xresnet101c', 'xresnet101d', 'xresnet152a', 'xresnet152b',
            'xresnet152c', 'xresnet152d', 'xresnet200a', 'xresnet200b', 'xresnet200c', 'xresnet200d', 'make_xresnet',
-           'xresnet_split', 'Features', 'features', 'make_called', 'check_model', 'make_timm', 'get_model']
+           'xresnet_split', 'param_groups', 'Features', 'features', 'make_called', 'check_model', 'make_timm',
+           'get_model', 'read_args', 'run_model']
 
 # %% ../nbs/10_models.ipynb #737575a5
 import inspect
 from pathlib import Path
+import torch, yaml
 from torch import nn
 from torchvision.models._utils import IntermediateLayerGetter
 from fastcore.meta import delegates
-from .core import nearest, UsageError
+from .core import DataError, nearest, shown, UsageError
+from .ladder import check_settings, is_paper, ladder
 from .resnet import channels_in, make_untrained, our_names, variants, XResNet
-from .weights import file_cfg, import_timm, is_weight_file, load_weights, pretrain, read_weights, timm_cfg, weights_name
+from .weights import check_cfg, file_cfg, first_line, import_timm, is_weight_file, load_weights, max_side, pretrain, read_weights, timm_cfg
+from .weights import weights_name
 
 # %% ../nbs/10_models.ipynb #a9f3b7bd
 def make_xresnet(
@@ -65,6 +69,36 @@ def xresnet_split(
     whole = isinstance(model, XResNet)
     body,head = (model,model[6:]) if whole else (model[0],model[1:])
     return [list(o.parameters()) for o in (body[:4],body[4:6],head)]
+
+# %% ../nbs/10_models.ipynb #68f188a7
+def param_groups(
+    model:nn.Module # Any model
+)->list: # Lists of parameters, the head's last
+    "Groups for freezing and discriminative learning rates"
+    model = getattr(model, '_orig_mod', model)
+    whole,theirs = isinstance(model, XResNet),type(model).__module__.split('.')[0]
+    if whole or isinstance(model, nn.Sequential) and len(model)>1 and isinstance(model[0], nn.Sequential) and hasattr(model[0], 'layer1'): return xresnet_split(model)
+    head = [] if theirs=='torchvision' else _head(model)   # theirs is the last part
+    if hasattr(model, 'group_matcher'): body = _timm_stages(model)
+    elif theirs=='torchvision': body = [list(o.parameters(recurse=recurse)) for o,recurse in [(model,False), *((c,True) for c in model.children())]]
+    else: body = [list(model.parameters())]
+    seen = {id(p) for p in head}
+    groups = [[p for p in g if id(p) not in seen and not seen.add(id(p))] for g in body]+[head]
+    if len(groups := [g for g in groups if g])<2: print(f'{type(model).__name__} has one layer with parameters: nothing of it can be frozen')
+    return groups
+
+def _head(model):
+    "Parameters of what answers"
+    named = model.get_classifier() if hasattr(model, 'get_classifier') else None
+    heads = [o for o in (named if isinstance(named, (tuple,list)) else [named]) if isinstance(o, nn.Module)]
+    last = [o for o in model.modules() if any(True for _ in o.parameters(recurse=False))]
+    return [p for o in heads for p in o.parameters()] or list(last[-1].parameters(recurse=False)) if last else []
+
+def _timm_stages(model):
+    "Parameters by depth, as timm groups them"
+    from timm.models import group_parameters
+    params,groups = dict(model.named_parameters()),group_parameters(model, model.group_matcher(coarse=True))
+    return [[params[k] for k in groups[i]] for i in sorted(groups)]
 
 # %% ../nbs/10_models.ipynb #f40a7af8
 class Features(IntermediateLayerGetter):
@@ -155,3 +189,35 @@ def get_model(
     nearest(arch.partition('.')[0], our_names()+import_timm().list_models(), 'model')
     if widen!=1: raise UsageError(f"widen={widen}: timm's {arch} has the widths that it has")
     return make_timm(arch, n_out, c_in, pretrained, trust)
+
+# %% ../nbs/10_models.ipynb #08feab0a
+def read_args(
+    path:str|Path # `args.yaml` of a run folder
+)->dict: # What it holds: settings by name, classes, and how the run came about
+    "The settings of a run, each checked"
+    try:
+        args = dict(but=[], reading='paper', given={}, data={}) | yaml.safe_load(Path(path).read_text(encoding='utf-8'))
+        for k,kind in dict(rung=str, but=list, given=dict, data=dict, settings=dict, classes=list, normalised=dict).items():
+            if not isinstance(args.get(k), kind): raise ValueError(f'its {k} is no {kind.__name__}')
+        args['settings'] = ladder['baseline'] | check_settings(**args['settings'])
+        if not isinstance(args['settings']['arch'], str): raise ValueError('its arch is no name')
+        if args['settings']['size']>max_side: raise ValueError(f"its size is above {max_side}")
+        if not args['classes'] or not all(isinstance(o, (str,int,float)) for o in args['classes']): raise ValueError('its classes are no names')
+        is_paper(args['reading']), is_paper(args['data'].get('reading', 'paper')), check_cfg({k:args['normalised'].get(k) for k in ('mean','std')})
+    except (yaml.YAMLError,ValueError,TypeError,RecursionError,OSError,UsageError) as e:
+        raise DataError(f"'{shown(path)}' holds no settings of a run: {first_line(e)}") from e
+    return args
+
+def run_model(
+    args:dict, # From `read_args`
+    weights:dict, # State dict of the run
+    source # Where they are from, for messages
+)->nn.Module: # Untrained
+    "The network of a run, if `weights` may be its own"
+    r,n_out = args['settings'],len(args['classes'])
+    if r['arch'] in our_names():
+        try:
+            with torch.device('meta'): size = sum(o.numel() for o in make_untrained(r['arch'], n_out, widen=r['widen']).parameters())   # takes no memory
+        except (RuntimeError,OverflowError,TypeError,ValueError) as e: raise DataError(f"{source}: no {r['arch']} can be made with widen={r['widen']}: {first_line(e)}") from e
+        if size>2*sum(o.numel() for o in weights.values()): raise DataError(f"{source} has the weights of a smaller network than {r['arch']} with widen={r['widen']}")
+    return get_model(r['arch'], n_out, widen=r['widen'])

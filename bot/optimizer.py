@@ -97,9 +97,11 @@ def decayed(
 def undecayed(
     model:torch.nn.Module # Any model
 )->list: # Parameters
-    "Parameters of `model` that are no weights: those of layers that are or are called norms, and biases of any shape"
+    "Parameters of `model` that are no weights: those of layers that are or are called norms, biases of any shape, and what the model itself or its kind names: positions, tokens"
+    said = set(model.no_weight_decay()) if hasattr(model, 'no_weight_decay') else set()   # timm's models
+    def no_weight(k): return k.removeprefix('_orig_mod.') in said or k.rpartition('.')[2].startswith(('bias', 'class_token', 'pos_embedding', 'relative_position_bias'))
     norms = [m for m in model.modules() if isinstance(m, norm_layers) or 'norm' in type(m).__name__.lower()]
-    return [p for m in norms for p in m.parameters(recurse=False)] + [p for k,p in model.named_parameters() if k.rpartition('.')[2].startswith('bias')]
+    return [p for m in norms for p in m.parameters(recurse=False)] + [p for k,p in model.named_parameters() if no_weight(k)]
 
 @patch
 def create_opt(self:Learner):

@@ -23,7 +23,7 @@ from fastai.callback.core import CancelStepException
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.learner import Learner
 from .core import UsageError
-from .guards import hook_order
+from .guards import Diverged, hook_order
 
 # %% ../nbs/17_precision.ipynb #0a988098
 def fast_half(
@@ -51,23 +51,24 @@ def half_dtype(
 
 # %% ../nbs/17_precision.ipynb #b0836316
 class NextForward:
-    "Run the next forward pass of `model`, and only that, in `context`"
+    "Run the next call of `model`, and only that, in `context`"
+    slot = '_compiled_call_impl'   # what torch calls first: so the context is around what `model.compile` made, which is not made anew
     def __init__(self,
         model:nn.Module, # Any model
         context # Context manager
     ):
-        self.model,self.context,self.old = model,context,model.__dict__.get('forward')
-        model.forward = self
+        self.model,self.context,self.old = model,context,vars(model).get(self.slot)
+        vars(model)[self.slot] = self
 
     def __call__(self, *args, **kwargs):
         self.undo()
-        with self.context: return self.model.forward(*args, **kwargs)
+        with self.context: return (self.old or self.model._call_impl)(*args, **kwargs)
 
     def undo(self):
-        "Give the model its own `forward` back"
-        if self.model.__dict__.get('forward') is not self: return
-        if self.old is None: del self.model.forward
-        else: self.model.forward = self.old
+        "Give the model its own way of being called back"
+        if vars(self.model).get(self.slot) is not self: return
+        if self.old is None: del vars(self.model)[self.slot]
+        else: vars(self.model)[self.slot] = self.old
 
 # %% ../nbs/17_precision.ipynb #5c9cca40
 class HalfPrecision(MixedPrecision):
@@ -76,7 +77,7 @@ class HalfPrecision(MixedPrecision):
     def before_fit(self):
         device = next(self.model.parameters()).device.type
         self.device_type,self.dtype = device,half_dtype(self.amp_mode, device)
-        self.steps,self.skips = 0,0
+        self.steps,self.skips,self.run_of,self.begun = 0,0,0,(0,0)
         if 'scaler' not in self.__dict__ or self.scaler.is_enabled()!=(self.dtype==torch.float16):
             self.scaler = GradScaler(device, **(self.kwargs | dict(enabled=self.dtype==torch.float16)))
 
@@ -92,10 +93,22 @@ class HalfPrecision(MixedPrecision):
     def before_step(self):
         self.skipped = True
         self.scaler.step(self)
-        self.steps,self.skips = self.steps+1,self.skips+self.skipped
+        self.steps,self.skips,self.run_of = self.steps+1,self.skips+self.skipped,self.skipped*(self.run_of+1)
+        if self.run_of>50: self.overflowed(f'in {self.run_of} steps in a row')
         if self.skipped: raise CancelStepException
 
     def after_step(self): self.scaler.update()
+    def before_train(self): self.begun = self.steps,self.skips
+    def after_train(self):
+        if self.run_of>=8 and self.steps-self.begun[0]==self.skips-self.begun[1]: self.overflowed(f'in all steps of epoch {self.epoch}')   # a few are how a scale is found
+
+    def overflowed(self,
+        where:str # 'in 51 steps in a row'
+    ):
+        "Stop, unless a learning rate is looked for"
+        if hasattr(self.learn, 'lr_finder'): return
+        raise Diverged(f'Gradients overflowed in float16 {where}, at a loss scale of {self.scaler.get_scale():g}: nothing is learned\nTry a lower lr, or bf16 (`to_bf16`)')
+
     def after_fit(self):
         if self.skips: print(f'Gradients overflowed in {self.skips} of {self.steps} steps, which were skipped; the loss scale is now {self.scaler.get_scale():g}')
 

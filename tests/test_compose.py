@@ -1,0 +1,611 @@
+"What people do with fastai around a learner: change its data, look, freeze, compile, augment at test time, use other metrics, models and targets"
+import json, multiprocessing, numpy as np, os, pickle, pytest, shutil, subprocess, sys, time, torch, torch.nn.functional as F, yaml
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+from fastai.data.core import DataLoaders
+from fastai.data.load import DataLoader
+from fastai.callback.core import Callback, CancelBatchException
+from fastai.callback.mixup import CutMix, MixUp
+from fastai.learner import Learner, Recorder
+from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat
+from fastai.metrics import accuracy, error_rate, top_k_accuracy
+from fastai.data.block import CategoryBlock, DataBlock
+from fastai.data.transforms import ItemGetter
+from fastai.vision.core import PILImageBW
+from fastai.vision.data import ImageBlock
+from bot.all import *
+from bot.learner import run_card
+from bot import precision
+from bot.core import BotError
+from bot.guards import Diverged, DivergenceGuard, TargetCheck
+from bot.mixup import draw_pairs
+from bot.optimizer import decayed
+from bot.watch import Throughput
+from bot.runs import best_by, is_best, new_run
+from bot.models import get_model, make_xresnet, param_groups
+
+def quiet(learn, f, *args, **kwargs):
+    with learn.no_bar(), learn.no_logging(): return f(*args, **kwargs)
+
+def fit(learn, n=1, **kwargs): return quiet(learn, learn.fit, n, **kwargs) or learn
+
+def digits(**kwargs): return bag_dls('digits', **(dict(bs=64, num_workers=0, device='cpu')|kwargs))
+
+def small(dls, rung='baseline', **kwargs): return bag_learner(dls, rung, **(dict(arch='xresnet18d', widen=1/16)|kwargs))
+
+# ---- views
+
+def test_views_of_tta():
+    "n different views, the same again; training goes on where it was"
+    learn = small(digits())
+    learn.dls.train.at(3)
+    seen = []
+    learn.model.register_forward_hook(lambda m, args, out: seen.append(args[0].clone()))
+    def tta(n): return quiet(learn, learn.tta, n=n, beta=None)[0][0]
+    one,four,again = tta(1),tta(4),tta(4)
+    assert torch.equal(four, again) and not torch.allclose(one, four)
+    steps = len(seen)//(2+5+5)
+    views = [seen[steps*(2+i)] for i in range(4)]
+    assert all(not torch.equal(a, b) for i,a in enumerate(views) for b in views[:i]) and torch.equal(seen[0], views[0])
+    assert learn.dls.train.epoch==3
+    a = learn.dls.train.at(3)
+    x = next(iter(a))[0]
+    a.at(3)
+    quiet(learn, learn.tta, ds_idx=0, n=2)
+    assert a.epoch==3 and torch.equal(next(iter(a))[0], x)
+
+# ---- changes in place
+
+def crop_of(dl): return next(o for o in dl.after_item.fs if hasattr(o, 'min_scale'))
+
+def first(dl): return next(iter(dl))[0].shape[-1]
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_a_change_in_place_reaches_the_workers(workers):
+    dls = digits(num_workers=workers, size=32)
+    dl = dls.valid
+    pool = lambda: dl.torch_dl and dl.torch_dl._iterator
+    assert first(dl)==32
+    list(dl)
+    old = pool()
+    list(dl)
+    assert pool() is old   # the same workers while nothing changes
+    crop_of(dl).size = 48
+    assert first(dl)==48
+    items = dl.dataset.tls[0].items
+    a = torch.cat([b[0] for b in dl])
+    items[0],items[1] = items[1],items[0]
+    b = torch.cat([b[0] for b in dl])
+    assert torch.equal(a[0], b[1]) and torch.equal(a[1], b[0]) and torch.equal(a[2:], b[2:])
+    dl.dataset = dls.train_ds
+    assert not torch.equal(next(iter(dl))[0][0], b[0])
+
+def test_looking_changes_no_policy(tmp_path):
+    "`show_batch(unique=True)` leaves neither its order nor a stop at bad images"
+    dls = digits()
+    for _ in range(2): dls.show_batch(unique=True, max_n=2, show=False), dls.show_batch(unique=True, max_n=2)
+    assert 'get_idxs' not in vars(dls.train) and len({o for o in dls.train.get_idxs()})==len(dls.train_ds)
+
+# ---- other data
+
+def run_of(learn, path):
+    path.mkdir(exist_ok=True)
+    save_args(path, learn)
+    with recorded(learn, path): fit(learn)
+    return path
+
+def test_progressive_resizing_is_what_is_written(tmp_path):
+    "Size, batch and rate of a run are those of `learn.dls`, exchanged or changed in place; the run sees images so, as a learner and as a teacher"
+    learn = small(digits(size=32))
+    lr = learn.lr
+    learn.dls = digits(size=64, bs=32)
+    assert learn.lr==lr/2==scale_lr(32) and learn.recipe['size']==64 and 'at 64 px' in run_card(learn)['model'] and 'of 32, lr 0.0125' in run_card(learn)['run']
+    path = run_of(learn, tmp_path/'run')
+    args = yaml.safe_load((path/'args.yaml').read_text())
+    assert (args['settings']['size'], args['settings']['bs'], args['data']['size'], args['resolved']['lr'])==(64, 32, 64, scale_lr(32))
+    assert 'size=64' in args['python'] and 'bs=32' in args['python'] and any(o.startswith('size: 32 -> 64') for o in args['changed'])
+    mine = load_run(path, 'last', device='cpu')
+    x = learn.dls.valid_ds.items[:16]
+    a,b = (quiet(o, o.get_preds, dl=o.dls.test_dl(x))[0] for o in (learn, mine))
+    assert torch.allclose(a, b, atol=1e-5)
+    assert small(digits(size=64)).distill(path, load=load_run).distillation.teacher.size==64
+    assert small(digits(size=64)).distill(learn).distillation.teacher.size==64
+    learn.dls.train.bs,crop_of(learn.dls.train).size = 16,48
+    assert learn.lr==scale_lr(16) and learn.recipe['size']==48 and 'batches of 16' in run_card(learn)['run']
+    save_args(path, learn)
+    args = yaml.safe_load((path/'args.yaml').read_text())
+    assert (args['settings']['bs'], args['data']['bs'], args['settings']['size'], args['data']['size'])==(16, 16, 48, 48)
+
+def test_a_rate_that_was_given_stays():
+    learn = small(digits(), lr=.3)
+    learn.dls = digits(bs=16)
+    assert learn.lr==.3
+    learn.lr = .2
+    assert learn.lr==.2
+
+def test_other_data_are_normalised_as_the_weights_expect(tmp_path, capsys):
+    model = xresnet18d(n_out=10, widen=1/16)
+    model.data_cfg = dict(mean=(.5,)*3, std=(.25,)*3, scale=1, size=32, crop_pct=.875, interpolation='bicubic', weights='somebody')
+    learn = bag_learner(digits(), 'baseline', arch=model)
+    learn.dls = digits(size=48)
+    mean,std = norm_stats(learn.dls)
+    assert torch.allclose(mean, torch.full((3,), 127.5)) and torch.allclose(std, torch.full((3,), 63.75)) and learn.recipe['size']==48
+    mine = load_run(run_of(learn, tmp_path/'run'), model=xresnet18d(n_out=10, widen=1/16), device='cpu')
+    mine.dls = digits()
+    assert torch.allclose(norm_stats(mine.dls)[0], torch.full((3,), 127.5))
+
+# ---- groups
+
+def moved(learn, f, *args, **kwargs):
+    "Parameters that `f` moves"
+    old = {k:p.detach().clone() for k,p in learn.model.named_parameters()}
+    quiet(learn, f, *args, **kwargs)
+    return {k for k,p in learn.model.named_parameters() if not torch.equal(p, old[k])}
+
+def norms(m): return {f'{k}.{o}' for k,v in m.named_modules() if isinstance(v, nn.modules.batchnorm._BatchNorm) for o,_ in v.named_parameters(recurse=False)}
+
+@pytest.mark.parametrize('arch,head', [('mobilenetv3_small_050','classifier.'), ('vit_tiny_patch16_224','head.'), ('resnet10t','fc.')])
+def test_timm_models_freeze(arch, head):
+    model = get_model(arch, n_out=10)
+    groups = param_groups(model)
+    assert len(groups)>=3 and sorted(map(id, sum(groups, [])))==sorted(map(id, model.parameters()))
+    names = {id(p):k for k,p in model.named_parameters()}
+    assert all(names[id(p)].startswith(head) for p in groups[-1]) and groups[-1]
+
+@pytest.mark.parametrize('name,n', [('resnet18',7), ('mobilenet_v3_small',2), ('vgg11',2), ('vit_b_16',4), ('googlenet',None), ('swin_t',3), ('densenet121',2)])
+def test_torchvision_models_freeze(name, n):
+    import torchvision.models as tv
+    model = getattr(tv, name)(num_classes=10)
+    groups = param_groups(model)
+    assert len(groups)==(n or len(groups)) and sorted(map(id, sum(groups, [])))==sorted(map(id, model.parameters()))
+    last = [c for c in model.children() if list(c.parameters())][-1]
+    assert [*map(id, groups[-1])]==[*map(id, last.parameters())]
+
+def test_freeze_leaves_the_head():
+    "Of timm's, of a compiled one, of anybody's: the head and the norms move, rates of a slice differ"
+    import torchvision.models as tv
+    own = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    compiled = torch.compile(xresnet18d(n_out=10, widen=1/16), backend='eager')
+    for arch,head in ('mobilenetv3_small_050','classifier.'),(tv.resnet18(num_classes=10),'fc.'),(own,'4.'),(compiled,'_orig_mod.fc.'):
+        learn = bag_learner(digits(bs=128), 'baseline', arch=arch)
+        learn.freeze()
+        got = moved(learn, learn.fit, 1)-norms(learn.model)
+        assert got and all(k.startswith(head) for k in got), (head, got)
+        learn.unfreeze()
+        learn.opt.set_hypers(lr=slice(1e-5, 1e-2))
+        rates = [h['lr'] for h in learn.opt.hypers]
+        assert rates[0]==pytest.approx(1e-5) and rates[-1]==pytest.approx(1e-2) and len(set(rates))==len(rates)>1
+    assert moved(learn, learn.fine_tune, 1, freeze_epochs=1)=={k for k,_ in learn.model.named_parameters()}
+
+def test_one_layer_says_so(capsys):
+    assert len(param_groups(nn.Sequential(nn.Flatten(), nn.Linear(4, 2))))==1 and 'can be frozen' in capsys.readouterr().out
+
+def test_a_compiled_model_leaves_plain_weights(tmp_path):
+    model = torch.compile(xresnet18d(n_out=10, widen=1/16), backend='eager')
+    learn = bag_learner(digits(bs=128), 'baseline', arch=model)
+    path = run_of(learn, tmp_path/'run')
+    assert not any('_orig_mod' in k for k in read_weights(path/'last.safetensors')[0])
+    for o in xresnet18d(n_out=10, widen=1/16),torch.compile(xresnet18d(n_out=10, widen=1/16), backend='eager'):
+        mine = load_run(path, 'last', device='cpu', model=o)
+        assert torch.equal(mine.model.fc.weight, model.fc.weight)
+    save = {f'_orig_mod.{k}':v for k,v in mine.model._orig_mod.state_dict().items()}   # as an earlier run has them
+    load_weights(xresnet18d(n_out=10, widen=1/16), save)
+
+# ---- what a run is chosen by
+
+@pytest.mark.parametrize('metrics,rec,by,better', [([error_rate], {}, 'error_rate', 'lower'), ([top_k_accuracy, error_rate], {}, 'top_k_accuracy', 'higher'),
+    ([], {}, 'valid_loss', 'lower'), ([accuracy], dict(train_metrics=True), 'valid_accuracy', 'higher'), ([error_rate, accuracy], {}, 'accuracy', 'higher')])
+def test_runs_with_any_metrics(tmp_path, metrics, rec, by, better):
+    learn = small(digits(bs=128))
+    learn.metrics = metrics
+    if rec: learn.remove_cb(Recorder), learn.add_cb(Recorder(**rec))
+    path = run_of(learn, tmp_path/'run')
+    assert yaml.safe_load((path/'args.yaml').read_text())['best']==dict(by=by, better=better)
+    status = json.loads((path/'status.json').read_text())
+    assert status['state']=='finished' and isinstance(status[by], float) and load_run(path, device='cpu')
+
+def test_the_best_is_the_earliest_number():
+    def best(name, *xs): return [i for i in range(len(xs)) if is_best([{'epoch':j, 'train_loss':0., 'valid_loss':0., name:x} for j,x in enumerate(xs[:i+1])])]
+    nan = float('nan')
+    assert best('accuracy', .5, .5, .6, .4, .6)==[0,2] and best('error_rate', .5, .5, .4, .6)==[0,2] and best('my_loss', nan, .5, nan, .5, .4)==[1,4]
+    assert best('f1', .1, .2, nan, .2)==[0,1] and best('f1', None, None)==[0,1]
+    assert best_by(['epoch','train_loss','valid_loss','lr','time'])=='valid_loss' and best_by(['epoch','train_loss','lr']) is None
+
+def test_a_run_on_foreign_data(tmp_path):
+    dls = DataBlock((ImageBlock(PILImageBW), CategoryBlock), getters=[ItemGetter(0), ItemGetter(1)])
+    items = [(PILImageBW.create((torch.rand(32, 32)*255).byte().numpy()), 'ab'[i%2]) for i in range(40)]
+    learn = small(dls.dataloaders(items, bs=8, num_workers=0, device='cpu'))
+    path = run_of(learn, tmp_path/'run')
+    args = yaml.safe_load((path/'args.yaml').read_text())
+    assert args['data']['bs']==8 and 'dls = ...' in args['python']
+
+# ---- half precision and a compiled model
+
+@pytest.mark.parametrize('how', ['to_bf16'])
+def test_a_compiled_model_is_compiled_once(how):
+    "As often as by fastai: once for training, once for validation"
+    compiled = []
+    def backend(gm, args): return compiled.append(1) or gm.forward
+    torch._dynamo.reset()
+    learn = small(digits(bs=128))
+    learn.model.compile(backend=backend, dynamic=False)
+    getattr(learn, how)()
+    fit(learn)
+    assert 0<len(compiled)<=4, len(compiled)   # two sizes of batch, each way
+    before = len(compiled)
+    fit(learn)
+    assert len(compiled)==before and '_compiled_call_impl' in vars(learn.model)
+
+def test_half_precision_leaves_the_model_as_it_was():
+    learn = small(digits(bs=128)).to_bf16()
+    class Cancel(Callback):
+        def before_batch(self):
+            if self.training: raise CancelBatchException
+    keys = set(vars(learn.model))
+    fit(learn, cbs=Cancel())
+    assert set(vars(learn.model))==keys and not torch.is_autocast_enabled('cpu')
+
+class Infinite(Callback):
+    "Gradients that overflow"
+    def __init__(self, since=0): self.since = since
+    order = 9
+    def after_backward(self):
+        if self.epoch>=self.since: self.opt.all_params().itemgot(0).map(lambda p: p.grad.fill_(float('inf')))
+
+def plain(n=20, cbs=None, bs=2, k=2, loss=None, **kwargs):
+    "A linear model on numbers"
+    dl = DataLoader(list(zip(torch.randn(n, 4), torch.arange(n)%k)), bs=bs)
+    return Learner(DataLoaders(dl, dl), nn.Linear(4, k), loss or BagLoss(), nag, lr=.1, cbs=cbs, **kwargs)
+
+@pytest.mark.parametrize('n,since,said', [(200,0,'in 51 steps in a row'), (32,0,'in all steps of epoch 0'), (32,1,'in all steps of epoch 1'), (16,0,'in all steps of epoch 0')])
+def test_overflow_without_end_is_an_error(monkeypatch, n, since, said):
+    monkeypatch.setattr(precision, 'fast_half', bool)
+    with pytest.raises(Diverged, match=said): fit(plain(n, Infinite(since)).to_fp16(), 2 if since else 1)
+    fit(plain(n).to_fp16())
+
+# ---- other models, inputs and targets
+
+class Two(nn.Module):
+    "A model of two inputs"
+    def __init__(self, k=3):
+        super().__init__()
+        self.a,self.b = nn.Linear(4, k),nn.Linear(2, k)
+    def forward(self, x, z): return self.a(x)+self.b(z)
+
+def two_inputs(n=64, bs=16):
+    g = torch.Generator().manual_seed(0)
+    dl = DataLoader([(torch.randn(4, generator=g), torch.randn(2, generator=g), torch.tensor(i%3)) for i in range(n)], bs=bs)
+    dls = DataLoaders(dl, dl)
+    dls.n_inp = 2
+    return dls
+
+@pytest.mark.parametrize('cache', [False, True])
+def test_two_inputs(cache):
+    "Mixup, distillation and the count of images"
+    learn = Learner(two_inputs(), Two(), BagLoss(.1), nag, lr=.1, cbs=[*([] if cache else [BagMixup(.4)]), Throughput()]).distill(Two(), cache=cache)
+    seen = []
+    class See(Callback):
+        order = 1
+        def before_batch(self):
+            if self.training and not cache: seen.append((self.xb, self.learn.bag_mixup.pairs))
+    fit(learn, cbs=See())
+    assert learn.throughput.n==64
+    raw = list(learn.dls.train)
+    for b,(xb,(lam,j)) in zip(raw, seen):
+        for x,o in zip(b, xb): torch.testing.assert_close(o, lam[:,None]*x+(1-lam[:,None])*x[j])
+
+def test_inputs_that_cannot_be_mixed():
+    dl = DataLoader([(torch.randn(4), torch.tensor([1,2]), torch.tensor(0))]*8, bs=4)
+    dls = DataLoaders(dl, dl)
+    dls.n_inp = 2
+    with pytest.raises(UsageError, match='cannot be mixed'): fit(Learner(dls, Two(), BagLoss(), nag, lr=.1, cbs=BagMixup(.4)))
+
+class Several(nn.Module):
+    def __init__(self, answer):
+        super().__init__()
+        self.l,self.answer = nn.Linear(4, 2),answer
+    def forward(self, x): return self.answer(self.l(x))
+
+@pytest.mark.parametrize('answer', [lambda o: (o,o), lambda o: [o,o,o], lambda o: dict(a=o), lambda o: o.sum()], ids=['tuple','list','dict','number'])
+@pytest.mark.parametrize('cbs', [lambda: None, TargetCheck, lambda: BagMixup(.4)], ids=['loss','check','mixup'])
+def test_several_outputs_are_named(answer, cbs):
+    learn = plain(cbs=cbs())
+    learn.model = Several(answer)
+    with pytest.raises(UsageError, match='model answers with'): fit(learn)
+
+def test_models_of_several_outputs(capsys):
+    import timm, torchvision.models as tv
+    for m in tv.googlenet(num_classes=10, init_weights=False),timm.create_model('resnet10t', features_only=True):
+        with pytest.raises(UsageError, match='model answers with'): fit(bag_learner(digits(size=96), 'baseline', arch=m))
+
+def test_a_module_teaches_without_a_validation_set():
+    items = list(zip(torch.randn(20, 4), torch.arange(20)%2))
+    dls = DataLoaders(DataLoader(items, bs=2, shuffle=True), DataLoader([], bs=2))
+    state = dls.train.rng.getstate()
+    learn = Learner(dls, nn.Linear(4, 2), BagLoss(), nag, lr=.1).distill(nn.Linear(4, 2))
+    assert dls.train.rng.getstate()==state
+    fit(learn)
+
+def multi_label():
+    dl = DataLoader([(torch.randn(4), torch.tensor([1.,1.,i%2])) for i in range(16)], bs=4)
+    return Learner(DataLoaders(dl, dl), nn.Linear(4, 3), BCEWithLogitsLossFlat(), nag, lr=.1, cbs=TargetCheck())
+
+def test_multi_label_targets():
+    "Mixed as fastai mixes them, not distilled"
+    seen = []
+    class See(Callback):
+        order = 1
+        def after_pred(self):
+            if self.training: seen.append(self.y)
+    fit(multi_label().add_cbs([BagMixup(.4), See()]))
+    y = torch.cat(seen)
+    assert torch.allclose(y[:,:2], torch.ones(16, 2)) and ((y[:,2]>0)&(y[:,2]<1)).any()
+    for loss in BCEWithLogitsLossFlat(),nn.BCEWithLogitsLoss(),F.binary_cross_entropy_with_logits:
+        learn = multi_label()
+        learn.loss_func = loss
+        fit(learn)
+        with pytest.raises(UsageError, match='judges each class'): fit(learn.distill(nn.Linear(4, 3)))
+    learn = multi_label()
+    learn.loss_func = CrossEntropyLossFlat()
+    with pytest.raises(UsageError, match='no soft targets'): fit(learn.add_cb(BagMixup(.4)))
+
+def test_images_are_mixed_once():
+    for cb in BagMixup(.4),MixUp(.4),CutMix(1.):
+        with pytest.raises(UsageError, match='mixed twice'): fit(small(digits(), 'mixup', but='distill').add_cb(cb))
+    fit(small(digits(bs=128), 'mixup', but='distill').remove_cbs(BagMixup).add_cb(BagMixup(1)))
+
+@pytest.mark.parametrize('check', [True, False])
+def test_a_bad_target_is_named_wherever_it_is(check):
+    "In the third batch of training, and in the second of validation"
+    for where in 0,1:
+        items = [[(torch.randn(4), torch.tensor(i%2)) for i in range(8)] for _ in range(2)]
+        items[where][5] = torch.randn(4),torch.tensor(7)
+        learn = Learner(DataLoaders(*[DataLoader(o, bs=2) for o in items]), nn.Linear(4, 2), BagLoss(), nag, lr=.1, cbs=TargetCheck() if check else None)
+        with pytest.raises(DataError, match="Target 7 is not one of the model's 2 classes"+('.*\n.*batch 2 of epoch 0' if check else '')): fit(learn)
+
+@pytest.mark.parametrize('arch,kept', [('vit_tiny_patch16_224', {'pos_embed','cls_token'}), ('swin_tiny_patch4_window7_224', None), ('torchvision', {'class_token','encoder.pos_embedding'})])
+def test_no_decay_of_positions_and_tokens(arch, kept):
+    import torchvision.models as tv
+    model = tv.VisionTransformer(32, 16, 2, 2, 16, 32, num_classes=10) if arch=='torchvision' else get_model(arch, n_out=10)
+    kept = {k for k,_ in model.named_parameters() if 'relative_position_bias' in k} if kept is None else kept
+    learn = Learner(digits(), model, BagLoss(), partial(nag, decay_bias=False), lr=.1)
+    learn.create_opt()
+    names = decayed(learn.opt, model)
+    assert kept and not kept & set(names) and names==[k for k,p in model.named_parameters() if p.ndim>1 and k not in kept]
+
+def test_a_copy_keeps_its_teacher():
+    learn = plain().distill(nn.Linear(4, 2))
+    other = deepcopy(learn)
+    assert other.distillation.teacher is learn.distillation.teacher and other.distillation.learn is other
+    fit(other), fit(learn)
+    assert 'teacher' not in pickle.loads(pickle.dumps(learn.distillation)).__dict__   # a file holds no teacher
+
+def test_class_weights_act_in_training_alone():
+    w = torch.tensor([.1, 5.])
+    learn = plain(loss=BagLoss(weight=w))
+    x,y = torch.randn(8, 4),torch.arange(8)%2
+    pred = learn.model(x)
+    assert torch.allclose(learn.loss_func(pred, y), F.cross_entropy(pred, y, weight=w))
+    with torch.no_grad(): assert torch.allclose(learn.loss_func(pred, y), F.cross_entropy(pred, y))
+    fit(learn)
+    with learn.no_bar(): loss = learn.validate()[0]
+    p,t = quiet(learn, learn.get_preds, act=lambda o: o)
+    assert loss==pytest.approx(F.cross_entropy(p, t).item(), rel=1e-5)
+
+@pytest.mark.parametrize('alpha', [1, True, 1.])
+def test_alpha_of_any_number_type(alpha):
+    lam,j = draw_pairs(4, alpha)
+    assert lam.shape==(4,) and sorted(j.tolist())==[0,1,2,3]
+    if alpha is not True: fit(small(digits(bs=128), 'mixup', but='distill', alpha=alpha))
+
+class Seeing(nn.Module):
+    "Images and two numbers"
+    def __init__(self):
+        super().__init__()
+        self.body,self.head = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten()),nn.Linear(6, 2)
+    def forward(self, x, z): return self.head(torch.cat([self.body(x), z], 1))
+
+def test_a_rung_on_two_inputs():
+    dl = DataLoader([(torch.randn(3, 8, 8), torch.randn(2), torch.tensor(i%2)) for i in range(16)], bs=8)
+    dls = DataLoaders(dl, dl)
+    dls.n_inp,dls.vocab = 2,['a','b']
+    learn = fit(bag_learner(dls, 'mixup', but='distill', arch=Seeing()).distill(Seeing()))
+    assert learn.throughput.n==16 and 'parameters' in run_card(learn)['model']
+    learn.show_train_batch()
+
+# ---- how runs end
+
+def photos(path, n=16):
+    for k in 'ab':
+        (path/k).mkdir(parents=True)
+        for i in range(n): Image.fromarray(np.random.default_rng(i).integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(path/k/f'{i}.png')
+    return path
+
+def test_data_that_vanish_are_an_error(tmp_path):
+    "Under `bad='skip'`: in the second epoch, of training and of validation"
+    for part,name in (0,'training'),(1,'validation'):
+        src = photos(tmp_path/f'{part}')
+        dls = bag_dls(src, size=32, bs=8, num_workers=0, device='cpu', bad='skip')
+        class Vanish(Callback):
+            def before_epoch(self):
+                if self.epoch==1:
+                    for o in self.dls.loaders[part].dataset.items: Path(o[0]).unlink()
+        learn = small(dls)
+        path = tmp_path/f'run{part}'
+        path.mkdir()
+        with pytest.raises(DataError, match=f'No {name} image could be read'):
+            with recorded(learn, path): fit(learn, 3, cbs=Vanish())
+        status = json.loads((path/'status.json').read_text())
+        assert (status['state'], status['epochs'])==('failed', 1)
+
+def test_nan_in_a_buffer_ends_the_run(tmp_path):
+    class Spoil(Callback):
+        def after_step(self):
+            if self.epoch==1: next(m for m in self.model.modules() if isinstance(m, nn.BatchNorm2d)).running_var.fill_(float('nan'))
+    learn = small(digits(bs=128))
+    with pytest.raises(Diverged, match='running_var is not all numbers'):
+        with recorded(learn, tmp_path): fit(learn, 3, cbs=Spoil())
+    assert json.loads((tmp_path/'status.json').read_text())['state']=='diverged'
+    assert all(v.isfinite().all() for v in [*learn.model.state_dict().values(), *read_weights(tmp_path/'last.safetensors')[0].values()])
+
+def test_infinite_masks_are_no_divergence():
+    learn = plain(cbs=DivergenceGuard())
+    learn.model.register_buffer('mask', torch.tensor([0., float('-inf')]))
+    fit(learn, 2)
+
+def test_a_validation_loss_that_is_nan_ends_the_run(tmp_path):
+    class Spoil(Callback):
+        def after_loss(self):
+            if not self.training and self.epoch==1: self.learn.loss = self.loss*float('nan')
+    learn = small(digits(bs=128))
+    with pytest.raises(Diverged, match='validation loss of epoch 1 is nan'):
+        with recorded(learn, tmp_path): fit(learn, 3, cbs=Spoil())
+    status = json.loads((tmp_path/'status.json').read_text())
+    assert (status['state'], status['epochs'])==('diverged', 1)
+
+def test_the_advice_fits_the_cause():
+    class Bright(Callback):
+        def before_batch(self):
+            if self.training and self.iter==2: self.learn.xb = (self.x*float('inf'),)
+    with pytest.raises(Diverged, match='inputs of that batch') as e: fit(plain(cbs=[DivergenceGuard(), Bright()]))
+    assert 'lower lr' not in str(e.value)
+    learn = plain(cbs=DivergenceGuard())
+    learn.model.weight.data.fill_(float('nan'))
+    with pytest.raises(Diverged, match='weights were no numbers before') as e: fit(learn)
+    with pytest.raises(Diverged, match='lower lr') as e: fit(plain(200, cbs=DivergenceGuard()), lr=1e30)
+
+def kill(): [os.kill(o.pid, 9) for o in multiprocessing.active_children()]
+
+@pytest.mark.parametrize('where', ['loop', 'step'])
+def test_a_killed_worker_is_said_in_words(tmp_path, where):
+    "Whether PyTorch says it while a batch is waited for or in the midst of a step; the next pass has new workers"
+    class Kill(Callback):
+        def after_batch(self):
+            if not self.training or self.epoch or self.iter!=1: return
+            kill()
+            if where=='step': time.sleep(1)
+    learn = small(digits(num_workers=1, bs=64))
+    with pytest.raises(BotError, match='process that reads images was killed.*\n.*fewer'):
+        with recorded(learn, tmp_path): fit(learn, cbs=Kill())
+    assert 'fewer' in json.loads((tmp_path/'status.json').read_text())['error']
+    assert len(list(learn.dls.train))==len(learn.dls.train)
+
+def claim(args):
+    os.chdir(args)
+    return str(new_run('a', 'b'))
+
+def test_two_runs_of_a_second_have_two_folders(tmp_path):
+    with multiprocessing.get_context('fork').Pool(4) as pool: paths = pool.map(claim, [str(tmp_path)]*8, chunksize=1)
+    assert len(set(paths))==8
+    (tmp_path/'mine').mkdir()
+    new_run('a', 'b', tmp_path/'mine')
+    with pytest.raises(UsageError, match='not empty'): new_run('a', 'b', tmp_path/'mine')
+
+quick = [sys.executable, '-m', 'bot', 'train', 'digits', '--rung', 'baseline', '--arch', 'xresnet18d', '--widen', '0.0625', '--workers', '0']
+
+@pytest.mark.slow
+def test_nobody_reads_any_more(tmp_path):
+    "`bot-train ... | head -1`, and a closed output"
+    env = os.environ | dict(PYTHONPATH=str(Path(__file__).parents[1]), PYTHONWARNINGS='ignore')
+    cmd = ' '.join(quick)
+    out = subprocess.run(['bash', '-c', f'{cmd} --epochs 3 --out a | head -1; echo ${{PIPESTATUS[0]}}'], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert out.stdout.splitlines()[-1]=='129' and not out.stderr and json.loads((tmp_path/'a/status.json').read_text())['state']=='interrupted'
+    assert load_run(tmp_path/'a', device='cpu')
+    out = subprocess.run(['bash', '-c', f'{cmd} --epochs 1 --out b >&-'], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert out.returncode==0 and not out.stderr and json.loads((tmp_path/'b/status.json').read_text())['state']=='finished'
+
+# ---- files from outside
+
+@pytest.fixture(scope='module')
+def good_run(tmp_path_factory): return run_of(small(digits(bs=128)), tmp_path_factory.mktemp('good')/'run')
+
+settings_of = dict(arch=[7, None, ['a'], 'no_such', 'xresnet18d\x1b[2J', {}], widen=[1000, 1e30, -1, 'wide', [1], float('nan')], size=[1e9, 0, -3, 'x', None, [32]],
+    bs=['x'], eps=[2], jitter=['a', [1]], min_scale=[-1], flip=[9], pca=[{}], alpha=[[]], drops=[7, 'a'], fp16=['perhaps'], no_such=[1])
+
+def refused(f, *args, **kwargs):
+    "In words, few lines of them, without an escape"
+    with pytest.raises(BotError) as e: f(*args, **kwargs)
+    assert str(e.value) and len(str(e.value).splitlines())<=3 and '\x1b' not in str(e.value)
+
+@pytest.mark.parametrize('k', list(settings_of))
+def test_hostile_settings_of_a_run(good_run, tmp_path, k):
+    for v in settings_of[k]:
+        args = yaml.safe_load((good_run/'args.yaml').read_text())
+        args['settings'][k] = v
+        if k=='no_such': args['settings'] = [args['settings']]
+        bad = shutil.copytree(good_run, tmp_path/'run', dirs_exist_ok=True)
+        (bad/'args.yaml').write_text(yaml.safe_dump(args))
+        refused(load_run, bad, device='cpu')
+        refused(small(digits()).distill, bad, load=load_run)
+
+whole = dict(settings=[7, [], None, {}, 'x'], classes=[7, [], None, [{}], [[1]], {'a':1}],
+    normalised=[7, {}, dict(mean=['a'], std=[1.]), dict(mean=[1.], std=[0.]), dict(mean=[1.,2.], std=[1.])],
+    rung=[7, 'no_such', None, ['mixup']], reading=['mine', 7, []], but=[7, [7], ['no_such'], None], given=[7, []], data=[7, [], dict(reading=7)])
+
+@pytest.mark.parametrize('k', list(whole))
+def test_hostile_args(good_run, tmp_path, k):
+    bad = shutil.copytree(good_run, tmp_path/'run')
+    for v in whole[k]:
+        args = yaml.safe_load((good_run/'args.yaml').read_text())
+        if (k,v)==('settings',{}): continue   # the ladder's own, and then other weights
+        args[k] = v
+        (bad/'args.yaml').write_text(yaml.safe_dump(args))
+        refused(load_run, bad, device='cpu')
+
+@pytest.mark.parametrize('text', ['', '7', '- a', '!!python/object/apply:os.system ["true"]', '{', '\x00', '[' * 5000, 'a: &a [*a]', 'settings: !!binary x', '!mine {a: 1}'])
+def test_hostile_yaml(good_run, tmp_path, text):
+    bad = shutil.copytree(good_run, tmp_path/'run')
+    (bad/'args.yaml').write_text(text)
+    refused(load_run, bad, device='cpu')
+    (bad/'args.yaml').write_bytes(b'\xff\xfe'+text.encode())
+    refused(load_run, bad, device='cpu')
+
+metas = ['[1]', '7', 'null', '"a"', '{', '['*5000, '{"arch": 7}', '{"arch": ["xresnet18d"]}', *('{"arch": "xresnet18d", "data_cfg": %s}' % o for o in
+    ('7', '[1]', '"[1]"', '"{}"', '"{\\"mean\\": 7}"', '"{\\"mean\\": [\\"a\\"], \\"std\\": [1]}"', '"{\\"mean\\": [1], \\"std\\": [0]}"', '"{\\"size\\": 1e9}"', '"{\\"scale\\": 0}"', '"{\\"size\\": \\"x\\"}"'))]
+
+@pytest.mark.parametrize('meta', metas)
+def test_hostile_metadata(good_run, tmp_path, meta):
+    "Nothing, or a refusal; a model that is made has a sane `data_cfg`"
+    f = tmp_path/'w.safetensors'
+    weights = read_weights(good_run/'last.safetensors')[0]
+    save_file(weights, f, dict(bot=meta))
+    make = partial(make_xresnet, 'xresnet18d', f, n_out=10, widen=1/16)
+    if meta=='{"arch": "xresnet18d", "data_cfg": "{}"}': assert make().data_cfg['mean']
+    else: refused(make)
+    save_file(weights, f, dict(data_cfg='[1]', arch='xresnet18d'))
+    refused(make)
+
+@pytest.mark.parametrize('name,content', [('a.pth', b''), ('a.pth', b'no archive'), ('a.pt', b'PK\x03\x04'), ('a.safetensors', b''), ('a.safetensors', b'\xff'*64), ('a.bin', b'\x80\x04.'), ('a.tar', b'x'*2000)])
+def test_hostile_weight_files(tmp_path, name, content):
+    f = tmp_path/name
+    f.write_bytes(content)
+    refused(read_weights, f, trust=True)
+    refused(make_xresnet, 'xresnet18d', f, trust=True)
+
+@pytest.mark.parametrize('tensors', [{1: torch.zeros(1)}, [torch.zeros(1)], {'a': 7}, {'model': {'a': 1}}, torch.zeros(1), 7])
+def test_hostile_state_dicts(tmp_path, tensors):
+    torch.save(tensors, tmp_path/'a.pth')
+    refused(make_xresnet, 'xresnet18d', tmp_path/'a.pth', trust=True)
+
+def test_odd_tensors(tmp_path):
+    own = xresnet18d(n_out=10, widen=1/16).state_dict()
+    for bad in torch.zeros(10).to(torch.float8_e4m3fn),torch.full((10,), float('nan')),torch.zeros(3),torch.tensor(1.):
+        save_file(own|{'fc.bias': bad}, tmp_path/'w.safetensors', dict(arch='xresnet18d'))
+        try: make_xresnet('xresnet18d', tmp_path/'w.safetensors', n_out=10, widen=1/16)
+        except BotError: pass
+    save_file(own|{'a\x1b[2J': torch.zeros(1)}, tmp_path/'w.safetensors', dict(arch='xresnet18d'))
+    refused(make_xresnet, 'xresnet18d', tmp_path/'w.safetensors', n_out=10, widen=1/16)
+
+@pytest.mark.parametrize('text', ['[1]', '7', '{"architecture": 7, "pretrained_cfg": {}}', '{"architecture": "resnet18d", "pretrained_cfg": 7}', '{"architecture": "resnet18d", "pretrained_cfg": {"mean": 7}}',
+    '{"architecture": "resnet18d", "pretrained_cfg": {"input_size": 7}}', '['*5000, '\x00'])
+def test_hostile_config_beside_weights(good_run, tmp_path, text):
+    f = tmp_path/'w.safetensors'
+    save_file(read_weights(good_run/'last.safetensors')[0], f, {})
+    (tmp_path/'config.json').write_text(text)
+    try: model = make_xresnet('xresnet18d', f, n_out=10, widen=1/16)
+    except BotError: return
+    assert len(model.data_cfg['mean'])==3 and model.data_cfg['size']
