@@ -74,7 +74,7 @@ def nearest(
     if name in names: return name
     close = get_close_matches(str(name), names, 1, .4)
     hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names[:12])}{' ...' if len(names)>12 else ''}"
-    raise UsageError(f"No {what} '{shown(name)}': {hint}")
+    raise UsageError(f'No {what} {str(name)!r}: {hint}')   # as Python writes it: the name may be from a file
 
 # %% ../nbs/00_core.ipynb #660ea9c7
 def shown(
