@@ -14,11 +14,11 @@ fastai's, which decodes whole images with Pillow.
 - large photographs: The same code limits large photographs. A version of 1/8 the size skips nearly all but that, and still takes about half the time of a full
 decode; four times as fast as that is out of reach for any decoder.
 
-- full chain: From bytes to normalised floats, with colour and noise. Peers that lack a step are spared it; the fastest that does all of them is torchvision.
+- full chain: From bytes to normalized floats, with color and noise. Peers that lack a step are spared it; the fastest that does all of them is torchvision.
 
 - batch transform: The pass over a batch, beside the least that can be done to one.
 
-- accuracy: How close crops come to a full decode and a resize in floats, in grey levels.
+- accuracy: How close crops come to a full decode and a resize in floats, in gray levels.
 """
 import os
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -126,7 +126,7 @@ def workers():
 def noise(x): return x+pca_noise(torch.randn(1, 3)*.1)[0][:,None,None]/255
 
 def chains(compile=False):
-    "Bytes to normalised floats: crop, flip, colour, noise, normalisation; what a peer has none of is left out, to its advantage"
+    "Bytes to normalized floats: crop, flip, color, noise, normalization; what a peer has none of is left out, to its advantage"
     jitter = dict(brightness=.4, saturation=.4, hue=.4)
     v1 = T.Compose([pil, T.RandomResizedCrop(size), T.RandomHorizontalFlip(), T.ColorJitter(**jitter), T.ToTensor(), noise, T.Normalize(mean, std)])
     v2 = T2.Compose([tv_decode, T2.RandomResizedCrop(size, antialias=True), T2.RandomHorizontalFlip(), T2.ColorJitter(**jitter),
@@ -143,10 +143,10 @@ def chains(compile=False):
 def each(f): return lambda batch: torch.stack([f(o) for o in batch])
 
 def fastai_chain():
-    worker,colour = fastai_worker(),fastai_colour()
-    return lambda batch: colour(TensorImage(torch.stack([worker(o) for o in batch])))
+    worker,color = fastai_worker(),fastai_color()
+    return lambda batch: color(TensorImage(torch.stack([worker(o) for o in batch])))
 
-def fastai_colour():
+def fastai_color():
     norm = Normalize(*(torch.tensor(o).view(1,3,1,1) for o in (mean,std)))
     return Pipeline([IntToFloatTensor(), Hue(.4, p=1), Saturation(.4, p=1), Brightness(.4, p=1), norm], split_idx=0)
 
@@ -166,15 +166,15 @@ def race(fs, xs, rounds):
     return best
 
 def batch_transforms(compile):
-    "The colour pass over a batch, beside the least that could be done"
+    "The color pass over a batch, beside the least that could be done"
     m,s = (torch.tensor(o).view(1,3,1,1) for o in (paper_mean,paper_std))
     res = {'(x.float()-mean)/std':lambda x: (x.float()-m)/s}
     for o in ('paper','gluoncv'):
         for c in (False, True)[:1+compile]:
             f = BagNormalize(o, compile=c)
             res[f"bot {o}{' compiled' if c else ''}"] = lambda x, f=f: f(TensorImage(x), split_idx=0)
-    f = fastai_colour()
-    return res | {'fastai hue, saturation, brightness, normalise':lambda x: f(TensorImage(x))}
+    f = fastai_color()
+    return res | {'fastai hue, saturation, brightness, normalize':lambda x: f(TensorImage(x))}
 
 def twelve_megapixels():
     from sklearn.datasets import load_sample_images
@@ -255,14 +255,14 @@ def main():
     report(rows, 'worker profile', 'where the time of our worker goes', profile(ims, args.rounds), n, 'decode', 'images/s')
     whole = ims[:n//bs*bs] or ims
     batches = [whole[i:i+bs] for i in range(0, len(whole), bs)]
-    report(rows, 'full chain', 'bytes to normalised floats', race(chains(args.compile), batches, max(2, args.rounds-2)), len(whole), 'bot', 'images/s')
+    report(rows, 'full chain', 'bytes to normalized floats', race(chains(args.compile), batches, max(2, args.rounds-2)), len(whole), 'bot', 'images/s')
     x = torch.randint(0, 256, (bs,3,size,size), dtype=torch.uint8)
     tfms = batch_transforms(args.compile)
     for f in tfms.values(): f(x)
     report(rows, 'batch transform', f'{bs}x3x{size}x{size}', race(tfms, [x], 2*args.rounds), 1, '(x.float()-mean)/std', 'batches/s')
     big = twelve_megapixels()
     report(rows, 'large photographs', '12 megapixels to a cropped, flipped 224x224 in bytes', race(decoders() | {huffman:huffman_only, 'bot (worker)':bot_worker(), 'fastai (worker)':fastai_worker()}, big, 20), len(big), 'bot (worker)', 'images/s')
-    print('\naccuracy of our crops, in grey levels')
+    print('\naccuracy of our crops, in gray levels')
     for to in (224, 64, 48, 32, 16, 8):
         found = accuracy(photos(args.folder, 10**6) if args.folder else ims, to)
         rows += [dict(group='accuracy', name=f'{k}, {to} px', value=round(float(v), 3)) for k,v in found.items()]

@@ -1,6 +1,6 @@
 """The paper's pipeline as fastai's blocks, and loaders in one call
 
-Crop and flip are one item transform, colour and normalisation one batch transform, and both with the keyed loader are `BagImageBlock`, a block for fastai's
+Crop and flip are one item transform, color and normalization one batch transform, and both with the keyed loader are `BagImageBlock`, a block for fastai's
 `DataBlock`. `bag_dls` makes `DataLoaders` of a source in one call.
 
 Docs: https://OWNER.github.io/bot/block.html.md"""
@@ -35,7 +35,7 @@ from .formats import to_rgb
 from .images import crop, Encoded, pil_tensor, resize
 from .sources import find_source
 from .loader import KeyedDL
-from .augment import colour, ColourDraw, middle, paper_mean, paper_std, random_box, valid_size
+from .augment import color, ColorDraw, middle, paper_mean, paper_std, random_box, valid_size
 
 # %% ../nbs/06_block.ipynb #6785e595
 class EncodedImage(PILImage):
@@ -103,7 +103,7 @@ class BagFloat(IntToFloatTensor):
     def decodes(self, x:TensorImage): return TensorImage((x.clamp(0, 1)*255).round_().byte()) if self.needed else x
 
 class BagNormalize(Normalize):
-    "The paper's colour steps and normalisation in training, normalisation in validation"
+    "The paper's color steps and normalization in training, normalization in validation"
     order = 99
     def __init__(self,
         reading:str='paper', # 'paper': hue, saturation, brightness; 'gluoncv': brightness, contrast, saturation, in bytes and in random order
@@ -123,7 +123,7 @@ class BagNormalize(Normalize):
     def decode(self, b, **kwargs): return self.inputs_only(super().decode, b, **kwargs)
 
     def inputs_only(self, f, b, **kwargs):
-        "A target that is an image keeps its colours"
+        "A target that is an image keeps its colors"
         if not isinstance(b, tuple) or len(b)<=self.n_inp: return f(b, **kwargs)
         return tuple(f(b[:self.n_inp], **kwargs))+b[self.n_inp:]
 
@@ -132,8 +132,8 @@ class BagNormalize(Normalize):
         if x.is_floating_point(): x = x*255 if self.reading=='paper' else (x*255).round_()
         plain = not (self.train and (self.jitter or self.pca))
         if plain: return TensorImage(x.to(torch.float, memory_format=torch.contiguous_format).sub_(mean).div_(std).to(self.dtype))
-        draw = ColourDraw(len(x), self.jitter, self.pca, x.device)
-        return TensorImage(colour(x, draw, mean.flatten(), std.flatten(), self.reading, self.compile, self.dtype))
+        draw = ColorDraw(len(x), self.jitter, self.pca, x.device)
+        return TensorImage(color(x, draw, mean.flatten(), std.flatten(), self.reading, self.compile, self.dtype))
 
     def decodes(self, x:TensorImage):
         x,mean,std = x.as_subclass(torch.Tensor),*(o.to(x.device) for o in (self.mean,self.std))
@@ -195,13 +195,13 @@ def built(self:BagNormalize, dl):
     fs = list(dl.after_batch.fs)
     i = fs.index(self)
     twice = [f for f in fs if isinstance(f, Normalize) and f is not self]
-    if twice: raise UsageError(f'Batch transform {nm(twice[0])} is a second normalisation: leave it out')
+    if twice: raise UsageError(f'Batch transform {nm(twice[0])} is a second normalization: leave it out')
     late = [f for f in fs[i+1:] if not isinstance(f, RandomErasing) and works_on(f, TensorImage(torch.zeros(1,3,1,1)))]
-    if late: raise UsageError(f'Batch transform {nm(late[0])} comes after normalisation (order {self.order}), on whose scale it would be wrong: give it a lower order')
+    if late: raise UsageError(f'Batch transform {nm(late[0])} comes after normalization (order {self.order}), on whose scale it would be wrong: give it a lower order')
     b = to_device(dl.do_batch([dl.after_item(dl.raw_item())]), dl.device)
     for f in fs[:i]: b = f(b, split_idx=0)
     x = b[0] if isinstance(b, tuple) else b
-    if x.is_floating_point() and x.max()>1.5: raise UsageError('Images reach the colour steps as floats above 1: leave them bytes, or give floats in [0,1]')
+    if x.is_floating_point() and x.max()>1.5: raise UsageError('Images reach the color steps as floats above 1: leave them bytes, or give floats in [0,1]')
 
 # %% ../nbs/06_block.ipynb #100805f7
 def BagImageBlock(
@@ -209,10 +209,10 @@ def BagImageBlock(
     reading:str='paper', # 'paper': §2.1 as it is written; 'gluoncv': as its authors' code has it
     min_scale:float=ladder['baseline']['min_scale'], # Smallest area of a random crop, as a share of the image
     flip:float=ladder['baseline']['flip'], # Probability of a horizontal flip
-    jitter:float=ladder['baseline']['jitter'], # Colour factors are drawn from [1-jitter, 1+jitter]
+    jitter:float=ladder['baseline']['jitter'], # Color factors are drawn from [1-jitter, 1+jitter]
     pca:float=ladder['baseline']['pca'], # Standard deviation of the PCA noise
     exact:bool=False, # Decode in full size even where less would do
-    compile:bool=False, # Colour steps by torch.compile
+    compile:bool=False, # Color steps by torch.compile
 )->TransformBlock:
     "A `TransformBlock` for images that go through the paper's pipeline (§2.1)"
     o = check_settings(size=size, reading=reading, min_scale=min_scale, flip=flip, jitter=jitter, pca=pca)
@@ -223,14 +223,14 @@ def BagImageBlock(
 def norm_stats(
     dls # `DataLoaders`, or one loader
 )->tuple: # Mean and deviation of each channel, on the scale of 0 to 255
-    "What the batches of `dls` are normalised with"
+    "What the batches of `dls` are normalized with"
     tfms = _normalizers(dls)
     if not tfms: return torch.zeros(1),torch.full((1,), 255.)
     return tuple(torch.as_tensor(o).float().flatten().cpu()*_scale(tfms[-1]) for o in (tfms[-1].mean, tfms[-1].std))
 
 def _normalizers(dl): return [o for o in getattr(getattr(dl, 'after_batch', None), 'fs', ()) if hasattr(o, 'mean') and hasattr(o, 'std')]
 
-def _scale(tfm): return 255. if torch.as_tensor(tfm.std).max()<=1 else 1.   # fastai normalises pixels of 0 to 1
+def _scale(tfm): return 255. if torch.as_tensor(tfm.std).max()<=1 else 1.   # fastai normalizes pixels of 0 to 1
 
 # %% ../nbs/06_block.ipynb #77c852bd
 def set_norm(
@@ -238,9 +238,9 @@ def set_norm(
     mean:tuple, # Of each channel, on the scale of 0 to 255
     std:tuple # The same for the deviation
 ): # Another loader of the same items
-    "A copy of `dl` that normalises with `mean` and `std`"
+    "A copy of `dl` that normalizes with `mean` and `std`"
     old = _normalizers(dl)
-    if not old: raise UsageError('The DataLoaders do not normalise, and these weights need it: add `Normalize` to their batch transforms')
+    if not old: raise UsageError('The DataLoaders do not normalize, and these weights need it: add `Normalize` to their batch transforms')
     res,new = dl.new(dl.dataset),copy(old[-1])
     new.mean,new.std = (torch.tensor(o).view(1,-1,1,1).to(new.mean.device)/_scale(new) for o in (mean,std))
     res.after_batch = Pipeline([new if o is old[-1] else o for o in dl.after_batch.fs])
@@ -309,7 +309,7 @@ def bag_dls(
     bs = setting('bs')(bs, 'bs')
     if bs>src.n_train: raise UsageError(f'bs={bs} with {src.n_train} training images: a batch has at most all of them')
     block = bag_block(src, **made)
-    if kwargs.get('compile'): print('Colour steps are compiled by torch.compile: the first batch takes its time')
+    if kwargs.get('compile'): print('Color steps are compiled by torch.compile: the first batch takes its time')
     dls = block.dataloaders(src, bs=bs, seed=seed, device=device, start_method=start_method, bad=bad, pin_memory=device.type=='cuda',
         num_workers=n_workers(device) if num_workers is None else num_workers)
     dls.bag = dict(src=src, bs=bs, seed=seed, bad=bad, valid_pct=valid_pct, split_seed=split_seed) | ({} if root is None else dict(root=str(root))) | made

@@ -74,7 +74,7 @@ def nearest(
     if name in names: return name
     close = get_close_matches(str(name), names, 1, .4)
     hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names[:12])}{' ...' if len(names)>12 else ''}"
-    raise UsageError(f"No {what} '{shown(name)}': {hint}")
+    raise UsageError(f'No {what} {str(name)!r}: {hint}')   # as Python writes it: the name may be from a file
 
 # %% ../nbs/00_core.ipynb #660ea9c7
 def shown(
@@ -232,7 +232,7 @@ def html_table(
     heads, # Titles of the columns
     rows # Values; a line break in one stays a line break
 )->str: # HTML
-    "A table that takes its colours from the page"
+    "A table that takes its colors from the page"
     def cells(tag, o): return ''.join(f'<{tag} style="text-align:left">{escape(str(v))}</{tag}>' for v in o).replace('\n', '<br>')
     body = ''.join(f"<tr>{cells('td', o)}</tr>" for o in rows)
     return f"<table><thead><tr>{cells('th', heads)}</tr></thead><tbody>{body}</tbody></table>"

@@ -8,7 +8,7 @@ Docs: https://OWNER.github.io/bot/formats.html.md"""
 
 # %% auto #0
 __all__ = ['image_problems', 'readable', 'sof', 'turns', 'notes', 'read_bytes', 'pillow_work', 'open_header', 'segments',
-           'has_end', 'jpeg_size', 'frame', 'stored_box', 'upright', 'to_rgb', 'grey_range', 'scale_of', 'pil_decode',
+           'has_end', 'jpeg_size', 'frame', 'stored_box', 'upright', 'to_rgb', 'gray_range', 'scale_of', 'pil_decode',
            'end_after', 'decode_plain']
 
 # %% ../nbs/02_formats.ipynb #51eb4498
@@ -74,7 +74,7 @@ def has_end(
 
 def jpeg_size(
     data:bytes # Of a file
-)->tuple: # Width and height, or `None` if it is not a plain and whole JPEG in YCbCr or grey
+)->tuple: # Width and height, or `None` if it is not a plain and whole JPEG in YCbCr or gray
     "Size of a JPEG, from its segments"
     if data[:2]!=b'\xff\xd8' or not has_end(data): return
     size = m = None
@@ -134,7 +134,7 @@ def to_rgb(
 # %% ../nbs/02_formats.ipynb #5b4d98b9
 notes = []   # what a user should know about images that can be read; workers hand theirs over with each batch
 
-def grey_range(
+def gray_range(
     im:Image.Image, # Not loaded yet
     data:bytes # The file it is of
 )->tuple: # Values of black and of white, and whether the file says so; `None` in 8 bits
@@ -151,16 +151,16 @@ def grey_range(
 
 def scale_of(
     im:Image.Image, # Loaded
-    declared:tuple, # Of `grey_range`
+    declared:tuple, # Of `gray_range`
     path=None # Its file, for what is to be said of it
 )->tuple: # Values of black and of white; `None` in 8 bits
     "The scale of an image as its file declares it, if its values keep to that; else that of 16 bits, which is said"
     if not declared: return
     *ends,said = declared
-    grey,full,bits8 = im.mode[0]=='I',2**16-1,im.getextrema()
-    top = bits8[1] if grey else max(o[1] for o in bits8[:3])*257   # of colours Pillow keeps the upper 8 bits
-    if said and max(ends)<full and top<=max(ends)+256*(not grey):
-        if not grey: raise ValueError(f'16-bit colours whose white is {max(ends)}, of which Pillow reads the upper 8 bits alone: save them in 8 bits')
+    gray,full,bits8 = im.mode[0]=='I',2**16-1,im.getextrema()
+    top = bits8[1] if gray else max(o[1] for o in bits8[:3])*257   # of colors Pillow keeps the upper 8 bits
+    if said and max(ends)<full and top<=max(ends)+256*(not gray):
+        if not gray: raise ValueError(f'16-bit colors whose white is {max(ends)}, of which Pillow reads the upper 8 bits alone: save them in 8 bits')
         return ends
     if not said and max(ends)==full:
         notes.append((path, 'has 16 bits a channel: 0 is taken for black and 65535 for white'+(', but no value is above 4095: are they from a camera of fewer bits?' if top<4370 else '')))
@@ -176,7 +176,7 @@ def pil_decode(
     im = open_header(data)
     with pillow_work():
         if k>1: im.draft('RGB', (im.width//k, im.height//k))
-        declared = grey_range(im, data)
+        declared = gray_range(im, data)
         im.load()
         ends = scale_of(im, declared, path)
         x,n = np.empty((im.height, im.width, 3), np.uint8),max(1, 2**20//im.width)

@@ -19,7 +19,7 @@ from .losses import check_logits, check_targets, judges_each
 
 # %% ../nbs/14_guards.ipynb #a0286bbf
 hook_order = dict(TargetCheck=-5, BagMixup=0, Distillation=5, DivergenceGuard=7, ChannelsLastBatch=8, HalfPrecision=MixedPrecision.order,
-    LossPlot=65)
+    LossPlot=65, Throughput=-60)
 
 # %% ../nbs/14_guards.ipynb #7f2333f5
 class Diverged(BotError):

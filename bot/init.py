@@ -1,6 +1,6 @@
 """How the weights of a network start: Xavier, MSRA and Kaiming, and residual blocks that start by passing on their input
 
-An initialisation fills the weights of a network before training. `xavier` is the paper's (§2.1), `msra` that of the authors' code, `kaiming` fastai's. `zero_gamma` (§3.1) comes after any of them.
+An initialization fills the weights of a network before training. `xavier` is the paper's (§2.1), `msra` that of the authors' code, `kaiming` fastai's. `zero_gamma` (§3.1) comes after any of them.
 
 Docs: https://OWNER.github.io/bot/init.html.md"""
 

@@ -91,7 +91,7 @@ def settings(
     mixup_off:Num('[0,inf)')=None, # Epochs without mixup at the end; the authors' code
     min_scale:Num('(0,1]')=None, # Smallest area of a random crop, as a share of the image (§2.1)
     flip:Num('[0,1]')=None, # Probability of a horizontal flip (§2.1)
-    jitter:Num('[0,1)')=None, # Colour factors are drawn from [1-jitter, 1+jitter] (§2.1)
+    jitter:Num('[0,1)')=None, # Color factors are drawn from [1-jitter, 1+jitter] (§2.1)
     pca:Num('[0,inf)')=None, # Standard deviation of the PCA noise (§2.1)
 )->dict: # Those that were given
     "Settings by name; a name that is none of them is an error"

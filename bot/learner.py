@@ -28,7 +28,7 @@ from fastai.learner import Learner
 from fastai.metrics import accuracy
 from fastai.torch_core import default_device
 from .core import DataError, html_table, in_words, nearest, UsageError
-from .ladder import default_rung, drop_epochs, fit_size, fit_to, ladder, Recipe, recipe, settings, tricks_of, unused, warmup_epochs
+from .ladder import default_rung, drop_epochs, fit_size, fit_to, ladder, recipe, Recipe, settings, tricks_of, unused, warmup_epochs
 from .block import bag_of, norm_stats, set_norm
 from .init import inits, zero_gamma
 from .resnet import check_size, macs, n_params, our_names
@@ -103,7 +103,7 @@ def dls_settings(
 # %% ../nbs/20_learner.ipynb #3a310385
 def channels_of(
     dls:DataLoaders # Anyone's, or those of `bag_dls`
-)->int: # 3 for colour, 1 for grey
+)->int: # 3 for color, 1 for gray
     "Channels of the images"
     return 3 if bag_of(dls) or not len(dls.train) else dls.one_batch()[0].shape[1]
 
@@ -136,7 +136,7 @@ def init_model(
     model:torch.nn.Module, # Untrained, or with weights
     r:Recipe # Settings of a run
 )->Recipe: # What was really done
-    "Initialise `model` as `r` says, unless it has weights already"
+    "Initialize `model` as `r` says, unless it has weights already"
     if has_weights(r, model):
         useless = [f'{k}={r[k]}: without effect, the model has its weights' for k in ('init', 'zero_gamma') if k in r.given]
         return r.adopt('the model has its weights', init=None, zero_gamma=False).note(*useless)
@@ -154,7 +154,7 @@ def dls_for(
     cfg = input_cfg(model, reading)
     pairs = zip(norm_stats(dls), (cfg['mean'],cfg['std'])) if cfg.get('weights') else ()
     if all(torch.allclose(*torch.broadcast_tensors(a, torch.tensor(b)), atol=1e-3) for a,b in pairs): return dls
-    print(f"Images are normalised as {cfg['weights']} expects: mean {cfg['mean']}, deviation {cfg['std']}")
+    print(f"Images are normalized as {cfg['weights']} expects: mean {cfg['mean']}, deviation {cfg['std']}")
     res = type(dls)(*[set_norm(o, cfg['mean'], cfg['std']) for o in dls.loaders], path=dls.path, device=dls.device)
     if hasattr(dls, 'bag'): res.bag = dls.bag
     return res
@@ -181,7 +181,7 @@ def teacher_of(
     "`teacher`, read if it is a run folder"
     if not isinstance(teacher, (str,Path)) or not Path(teacher).is_dir(): return teacher
     args,model = read_run(teacher)
-    own = tuple(torch.tensor(args['normalised'][k]) for k in ('mean', 'std'))
+    own = tuple(torch.tensor(args['normalized'][k]) for k in ('mean', 'std'))
     return Teacher(model, norm_stats(dls), own, args['settings']['size'], args['classes'])
 
 # %% ../nbs/20_learner.ipynb #8cc451a0
@@ -192,7 +192,7 @@ def device_of(
     return torch.device(dls.device or default_device()).type
 
 def add_tricks(
-    learn:Learner, # Its model, loss and optimiser are those of `r`
+    learn:Learner, # Its model, loss and optimizer are those of `r`
     r:Recipe # Settings of a run
 )->Learner: # The same
     "The hooks of `r`"
@@ -213,7 +213,7 @@ def as_dls(
     return Recipe(r|new, r.rung, r.but, r.reading, r.given|new, r.paper, r.notes+notes, r.held) if new else r
 
 class BagLearner(Learner):
-    "A `Learner` with a recipe; it, the rate and the normalisation go with its `dls`, which may be exchanged or changed"
+    "A `Learner` with a recipe; it, the rate and the normalization go with its `dls`, which may be exchanged or changed"
     @property
     def dls(self): return self._dls
     @dls.setter

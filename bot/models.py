@@ -197,13 +197,14 @@ def read_args(
     "The settings of a run, each checked"
     try:
         args = dict(but=[], reading='paper', given={}, data={}) | yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-        for k,kind in dict(rung=str, but=list, given=dict, data=dict, settings=dict, classes=list, normalised=dict).items():
+        if 'normalised' in args: args['normalized'] = args.pop('normalised')   # the spelling of earlier runs
+        for k,kind in dict(rung=str, but=list, given=dict, data=dict, settings=dict, classes=list, normalized=dict).items():
             if not isinstance(args.get(k), kind): raise ValueError(f'its {k} is no {kind.__name__}')
         args['settings'] = ladder['baseline'] | check_settings(**args['settings'])
         if not isinstance(args['settings']['arch'], str): raise ValueError('its arch is no name')
         if args['settings']['size']>max_side: raise ValueError(f"its size is above {max_side}")
         if not args['classes'] or not all(isinstance(o, (str,int,float)) for o in args['classes']): raise ValueError('its classes are no names')
-        is_paper(args['reading']), is_paper(args['data'].get('reading', 'paper')), check_cfg({k:args['normalised'].get(k) for k in ('mean','std')})
+        is_paper(args['reading']), is_paper(args['data'].get('reading', 'paper')), check_cfg({k:args['normalized'].get(k) for k in ('mean','std')})
     except (yaml.YAMLError,ValueError,TypeError,RecursionError,OSError,UsageError) as e:
         raise DataError(f"'{shown(path)}' holds no settings of a run: {first_line(e)}") from e
     return args

@@ -1,6 +1,6 @@
 """Nesterov momentum as torch computes it under fastai's schedules, weight decay for weights only, and the learning rate for a batch size
 
-Three tricks change how a step updates the weights: the baseline's optimiser (§2.1), a learning rate that grows with the batch (§3.1), and weight decay that leaves out biases and norm
+Three tricks change how a step updates the weights: the baseline's optimizer (§2.1), a learning rate that grows with the batch (§3.1), and weight decay that leaves out biases and norm
 layers (§3.1). Any fastai learner can use them.
 
 Docs: https://OWNER.github.io/bot/optimizer.html.md"""

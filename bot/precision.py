@@ -100,7 +100,8 @@ class HalfPrecision(MixedPrecision):
     def after_step(self): self.scaler.update()
     def before_train(self): self.begun = self.steps,self.skips
     def after_train(self):
-        if self.run_of>=8 and self.steps-self.begun[0]==self.skips-self.begun[1]: self.overflowed(f'in all steps of epoch {self.epoch}')   # a few are how a scale is found
+        n,skips = self.steps-self.begun[0],self.skips-self.begun[1]
+        if n and n==skips and self.scaler.get_scale()<=2**8: self.overflowed(f'in all steps of epoch {self.epoch}')   # a few are how a scale is found
 
     def overflowed(self,
         where:str # 'in 51 steps in a row'

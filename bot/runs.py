@@ -33,7 +33,7 @@ from fastai.data.core import DataLoaders
 from fastai.data.transforms import IndexSplitter, ItemGetter
 from fastai.learner import Learner
 from .core import csv_text, died, end_state, shown, UsageError, write_atomic
-from .ladder import drop_epochs, Recipe, recipe, warmup_epochs
+from .ladder import drop_epochs, recipe, Recipe, warmup_epochs
 from .block import bag_of, BagImageBlock, norm_stats, set_norm
 from .resnet import paper_cfg
 from .guards import Diverged
@@ -141,7 +141,7 @@ def save_args(
     r,dls = learn.recipe,learn.dls
     by = best_by(columns_of(learn)) if len(dls.valid_ds) else None
     norm = dict(zip(('mean', 'std'), (o.tolist() for o in norm_stats(dls))))
-    args = dict(rung=r.rung, but=r.but, reading=r.reading, settings=dict(r), given=r.given, changed=r.notes, data=made_with(dls), normalised=norm,
+    args = dict(rung=r.rung, but=r.but, reading=r.reading, settings=dict(r), given=r.given, changed=r.notes, data=made_with(dls), normalized=norm,
         best=dict(by=by, better=by and ('lower' if lower_is_better(by) else 'higher')),
         resolved=dict(lr=learn.lr, warmup=warmup_epochs(r, r['epochs']), drops=drop_epochs(r, r['epochs']), device=str(dls.device)),
         classes=list(dls.vocab), n_train=len(dls.train_ds), n_valid=len(dls.valid_ds), versions=versions(), python=python_of(learn))
@@ -258,7 +258,7 @@ def blank_dls(
     block = DataBlock((image, CategoryBlock(vocab=classes)), getters=[ItemGetter(0), ItemGetter(1)], splitter=IndexSplitter([1]))
     blank = Image.new('RGB', (32,32)),classes[0]
     dls = block.dataloaders([blank, blank], bs=1, num_workers=0, device=device).new_empty()
-    return DataLoaders(*[set_norm(o, **args['normalised']) for o in dls.loaders], device=device)
+    return DataLoaders(*[set_norm(o, **args['normalized']) for o in dls.loaders], device=device)
 
 def load_run(
     path:str|Path, # Run folder

@@ -111,7 +111,7 @@ def fit_warmup(self:Learner,
     drops=None, # Epochs after which the step schedule divides by 10; default the paper's shares
     reading:str='paper', # 'paper': warmup starts at `lr`/m; 'gluoncv': at 0
     cbs=None, # Callbacks for this fit
-    reset_opt:bool=False, # Start with a new optimiser?
+    reset_opt:bool=False, # Start with a new optimizer?
     **kwargs
 ):
     "Fit with warmup, then `sched`"

@@ -86,7 +86,7 @@ class LossPlot(Callback):
 # %% ../nbs/19_watch.ipynb #2b62b314
 class Throughput(Callback):
     "Images a second of the last epoch's training, as `learn.throughput.img_per_s`"
-    order,n,img_per_s = -60,0,0.
+    order,n,img_per_s = hook_order['Throughput'],0,0.
     def before_train(self): self.n,self.t = 0,time.perf_counter()
     def after_batch(self): self.n += find_bs(self.xb) if self.training else 0
     def after_train(self): self.img_per_s = self.n/(time.perf_counter()-self.t)
@@ -149,7 +149,7 @@ def soft_targets(
 # %% ../nbs/19_watch.ipynb #61cd2eda
 def train_batch(
     learn:Learner # Stays as it is
-)->tuple: # What the model is given, the same without normalisation, and the targets `(bs, k)`
+)->tuple: # What the model is given, the same without normalization, and the targets `(bs, k)`
     "The next training batch, after the hooks"
     with keyed(device=next(learn.model.parameters()).device):
         dl = twin(learn.dls.train)

@@ -277,7 +277,7 @@ def file_cfg(
         raise UsageError(f"{path} says data_cfg='{shown(str(meta.get('data_cfg', hub)))[:60]}', which is no JSON object of ours: {first_line(e)}") from e
     cfg = (paper_cfg if 'stem.0.weight' in weights else timm_cfg({})) | dict(weights=str(path))
     whose = "the paper's" if cfg['scale']==255 else "torchvision's and timm's"
-    print(f"{path} does not say how its images were normalised: taken as {whose}, mean {cfg['mean']}, deviation {cfg['std']}")
+    print(f"{path} does not say how its images were normalized: taken as {whose}, mean {cfg['mean']}, deviation {cfg['std']}")
     return cfg
 
 # %% ../nbs/09_weights.ipynb #76fa7925

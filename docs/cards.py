@@ -31,7 +31,7 @@ cards = [
         ['augment#augmentation', 'block#the-data-block', 'init#xavier', 'optimizer#nesterovs-accelerated-gradient', 'schedule#step-decay'],
         'learn = Learner(dls, xavier(model), opt_func=nag)   # `dls` of a DataBlock with BagImageBlock, or of bag_dls\n'
         'learn.fit_warmup_step(n_epoch, lr=scale_lr(dls.bs), warmup=0)',
-        ['pipeline'], ['data augmentation', 'colour jitter', 'xavier', 'nesterov momentum', 'step decay', 'baseline']),
+        ['pipeline'], ['data augmentation', 'color jitter', 'xavier', 'nesterov momentum', 'step decay', 'baseline']),
     Card('Large-batch training: linear scaling and warmup', ['linear', 'warmup'], ['optimizer#linear-scaling', 'schedule#warmup'],
         "learn = Learner(dls, model)\nlearn.fit_warmup_step(n_epoch, lr=scale_lr(dls.bs))   # warms up for the paper's share of the run", ['step'],
         ['large batch', 'large batch training', 'learning rate warmup', 'lr warmup', 'batch size']),
@@ -223,7 +223,7 @@ def by_pipeline(root):
 
 costs = dict(step=('A step with all tricks but the teacher, beside a loop by hand without any:', lambda root: by_step(root, False)),
     half=('A step with all tricks but the teacher in half precision, beside a loop by hand in half precision:', lambda root: by_step(root, True)),
-    models=('Time of a batch:', by_models), pipeline=('From a JPEG to normalised floats, beside other libraries:', by_pipeline))
+    models=('Time of a batch:', by_models), pipeline=('From a JPEG to normalized floats, beside other libraries:', by_pipeline))
 
 def cost(root, card):
     res = [f'{words}\n\n{md_table(rows)}' for words,f in (costs[o] for o in card.costs) if (rows := f(root))]

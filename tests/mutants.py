@@ -28,7 +28,7 @@ table = [   # name, module, old, new, file of tests and which of it (pytest's -k
     ('bytes floored', 'augment', 'x.clamp_(0, 255).round_()', 'x.clamp_(0, 255).floor_()', 'paper'),
     ('bytes rounded half up', 'augment', 'x.clamp_(0, 255).round_()', 'x.clamp_(0, 255).add_(.5).floor_()', 'paper'),
     ('noise rounded', 'augment', 'x.clamp_(0, 255).floor_()', 'x.clamp_(0, 255).round_()', 'paper'),
-    ('grey not whole', 'augment', '.add_(.5).floor_()', '', 'paper'),
+    ('gray not whole', 'augment', '.add_(.5).floor_()', '', 'paper'),
     ('luma of Rec. 601', 'augment', '3735/2**15,19235/2**15,9798/2**15', '9798/2**15,19235/2**15,3735/2**15', 'paper'),
     ('contrast about each pixel', 'augment', 'g.mean(-1, keepdim=True) if k==2 else g)', 'g)', 'augment authors_program'),
     ('one order for all', 'augment', 'torch.rand(n, 3).argsort(1)', 'torch.arange(3).expand(n, 3)', 'paper'),

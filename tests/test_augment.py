@@ -14,7 +14,7 @@ from fasttransform.transform import Transform
 from fastai.vision.learner import _add_norm
 from PIL import Image
 from sklearn.datasets import load_sample_images
-from bot.augment import ColourDraw, colour, colour_steps, cut_bytes, gluoncv_colour, gluoncv_image, paper_mean, paper_std, pca_noise, random_box
+from bot.augment import ColorDraw, color, color_steps, cut_bytes, gluoncv_color, gluoncv_image, paper_mean, paper_std, pca_noise, random_box
 from bot.block import BagCrop, BagImageBlock, BagNormalize, bag_block, bag_dls
 from bot.block import EncodedImage
 from bot.sources import digits, find_source
@@ -68,7 +68,7 @@ def test_thin_images(shape):
 
 def test_draws_are_each_images_own():
     torch.manual_seed(0)
-    d = ColourDraw(4000)
+    d = ColorDraw(4000)
     assert len(d.factors.unique(dim=0))==4000
     assert d.factors.min()>=.6 and d.factors.max()<=1.4 and abs(d.factors.mean()-1)<.01
     assert len(d.order.unique(dim=0))==6 and d.order.float().mean(0).sub(1).abs().max()<.05
@@ -76,17 +76,17 @@ def test_draws_are_each_images_own():
     assert (alpha.std(0)-.1).abs().max()<.005
 
 def test_batch_and_image_agree():
-    x,d = torch.randint(0, 256, (12,3,900), dtype=torch.uint8),ColourDraw(12)
+    x,d = torch.randint(0, 256, (12,3,900), dtype=torch.uint8),ColorDraw(12)
     a,b = torch.empty(x.shape),torch.empty(x.shape)
     args = d.factors,d.order,d.noise
-    gluoncv_colour(x, a, *args, mean, std)
+    gluoncv_color(x, a, *args, mean, std)
     for i in range(12): gluoncv_image(x[i:i+1], b[i:i+1], *(o[i:i+1] for o in args), mean, std)
     levels = (a-b).abs()*std[:,None]
     assert levels.max()<1.01 and (levels>1e-3).float().mean()<1e-3
 
 def test_gluoncv_against_numpy():
-    x,d = torch.randint(0, 256, (6,3,8,8), dtype=torch.uint8),ColourDraw(6)
-    ours = colour(x, d, mean, std, 'gluoncv')
+    x,d = torch.randint(0, 256, (6,3,8,8), dtype=torch.uint8),ColorDraw(6)
+    ours = color(x, d, mean, std, 'gluoncv')
     for i in range(6):
         y = x[i].numpy().astype(np.float32)
         for k in d.order[i].tolist():
@@ -117,20 +117,20 @@ mx_runs = [   # order, factors of brightness, contrast, saturation, coefficients
 def in_steps(x, out, factors, order, noise, mean, std):
     "Each image by the functions of single steps"
     for o,f,ks,n,res in zip(x.float(), factors, order, noise, out):
-        for k in ks.tolist(): o = colour_steps[k](o[None], f[k].item())[0]
+        for k in ks.tolist(): o = color_steps[k](o[None], f[k].item())[0]
         res.copy_(cut_bytes(o+n[:,None]))
 
 def one_by_one(x, out, *args):
     for i in range(len(x)): gluoncv_image(x[i:i+1], out[i:i+1], *(o[i:i+1] for o in args[:3]), *args[3:])
 
 def all_at_once(x, out, *args):
-    d = ColourDraw(len(x))
+    d = ColorDraw(len(x))
     d.factors,d.order,d.noise = args[:3]
-    out.copy_(colour(x[:,:,None], d, *args[3:], 'gluoncv')[:,:,0])
+    out.copy_(color(x[:,:,None], d, *args[3:], 'gluoncv')[:,:,0])
 
-def by_compiler(x, out, *args): torch.compile(gluoncv_colour)(x, out, *args)
+def by_compiler(x, out, *args): torch.compile(gluoncv_color)(x, out, *args)
 
-@pytest.mark.parametrize('f', [in_steps, one_by_one, gluoncv_colour, all_at_once, pytest.param(by_compiler, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('f', [in_steps, one_by_one, gluoncv_color, all_at_once, pytest.param(by_compiler, marks=pytest.mark.slow)])
 def test_gluoncv_is_the_authors_program(f):
     order,factors,alpha,ref = (torch.tensor(o) for o in zip(*mx_runs))
     x,out = torch.tensor([mx_pixels]*len(mx_runs)).byte(),torch.empty(len(mx_runs), 3, 8)
@@ -140,8 +140,8 @@ def test_gluoncv_is_the_authors_program(f):
 @pytest.mark.slow
 @pytest.mark.parametrize('reading', ['paper','gluoncv'])
 def test_compiled_agrees(reading):
-    x,d = torch.randint(0, 256, (4,3,64,64), dtype=torch.uint8),ColourDraw(4)
-    diff = (colour(x, d, mean, std, reading, True)-colour(x, d, mean, std, reading))*std[:,None,None]
+    x,d = torch.randint(0, 256, (4,3,64,64), dtype=torch.uint8),ColorDraw(4)
+    diff = (color(x, d, mean, std, reading, True)-color(x, d, mean, std, reading))*std[:,None,None]
     assert diff.abs().max()<1.01 and (diff.abs()>1e-3).float().mean()<1e-3
 
 def loaders(target=CategoryBlock, size=24, get_y=parent_label, block_kwargs={}, **kwargs):
@@ -202,7 +202,7 @@ class Times255(Transform):
 def test_floats_of_another_scale_are_refused():
     with pytest.raises(UsageError, match='floats above 1'): block_with(batch_tfms=Times255()).dataloaders(digits(), bs=8, num_workers=0)
 
-def test_erasing_after_normalisation_stays():
+def test_erasing_after_normalization_stays():
     dls = block_with(batch_tfms=RandomErasing(p=1.)).dataloaders(digits(), bs=8, num_workers=0)
     assert [type(o) for o in dls.train.after_batch.fs][-2:]==[BagNormalize,RandomErasing] and dls.one_batch()[0].isfinite().all()
 
@@ -214,7 +214,7 @@ def test_targets_with_places_are_refused(target, get_y):
     block = DataBlock((BagImageBlock(24), target), get_items=get_image_files, get_y=get_y, splitter=RandomSplitter(seed=0))
     with pytest.raises(UsageError, match='cropped'): block.dataloaders(digits(), bs=8, num_workers=0)
 
-def test_what_comes_after_normalisation_is_refused():
+def test_what_comes_after_normalization_is_refused():
     late = Flip()
     late.order = 100
     with pytest.raises(UsageError, match='Flip'): loaders(batch_tfms=[late])
@@ -237,7 +237,7 @@ def test_flip_before_the_crop_flips():
 def test_item_transforms_without_effect_are_refused():
     with pytest.raises(UsageError, match='Resize'): loaders(item_tfms=Resize(24))
 
-def test_nothing_is_normalised_twice():
+def test_nothing_is_normalized_twice():
     dls = loaders()
     _add_norm(dls, {'stats':([.5]*3,[.2]*3)}, True)
     assert sum(isinstance(o, Normalize) for o in dls.train.after_batch.fs)==1

@@ -222,7 +222,7 @@ def test_damaged_files_of_other_formats(capfd): assert min(fuzz_others(300).valu
 def test_many_damaged_files_of_other_formats(capfd): assert min(fuzz_others(5000).values())>500
 
 def spoilt():
-    "Three ways of a JPEG to be broken that a lenient decoder fills with grey"
+    "Three ways of a JPEG to be broken that a lenient decoder fills with gray"
     data,r = encode(Image.fromarray(photos[0])),random.Random(0)
     n = len(data)
     return [data[:n//3]+data, data[:n//3]+b'\xff\xc7'+data[n//3+2:], data[:n//2]+b'\xff\xd8'+r.randbytes(4096)+data[n//2:]]
@@ -295,7 +295,7 @@ def test_no_program_is_started(tmp_path, monkeypatch):
     res = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert 'not an image of a known format' in res.stderr and not (tmp_path/'started').exists()
 
-grey = np.linspace(0, 4095, 48).astype(np.uint16)[None].repeat(32, 0)
+gray = np.linspace(0, 4095, 48).astype(np.uint16)[None].repeat(32, 0)
 
 def sbit(data, *bits):
     "A PNG that says how many bits of each channel mean something"
@@ -304,7 +304,7 @@ def sbit(data, *bits):
 
 def tiff12():
     "A TIFF of 12 bits, packed"
-    packed = b''.join(bytes((a>>4, (a&15)<<4|b>>8, b&255)) for a,b in grey.reshape(-1, 2).tolist())
+    packed = b''.join(bytes((a>>4, (a&15)<<4|b>>8, b&255)) for a,b in gray.reshape(-1, 2).tolist())
     tags = [(256,3,48), (257,3,32), (258,3,12), (259,3,1), (262,3,1), (273,4,8), (277,3,1), (278,3,32), (279,4,len(packed))]
     ifd = struct.pack('<H', len(tags))+b''.join(struct.pack('<HHII', t, f, 1, v) for t,f,v in tags)+bytes(4)
     return b'II*\0'+struct.pack('<I', 8+len(packed))+packed+ifd
@@ -313,33 +313,33 @@ def tiff(x, top): return encode(Image.fromarray(x), 'TIFF', tiffinfo={281:top})
 
 def png(x, *bits): return sbit(encode(Image.fromarray(x), 'PNG'), *bits)
 
-scales = [(tiff(grey, 4095), 4095), (tiff(grey//16, 255), 255), (tiff12(), 4095), (png(grey, 12), 4095)]
-scales += [(png(grey*16, 12), 65535), (tiff(grey*16, 4095), 65535)]   # they go beyond what they declare
+scales = [(tiff(gray, 4095), 4095), (tiff(gray//16, 255), 255), (tiff12(), 4095), (png(gray, 12), 4095)]
+scales += [(png(gray*16, 12), 65535), (tiff(gray*16, 4095), 65535)]   # they go beyond what they declare
 
 @pytest.mark.parametrize('data,white', scales)
 def test_a_declared_scale_is_kept(data, white):
     formats.notes.clear()
-    x = grey.astype(float)*{4095:1, 255:1/16, 65535:16}[white]
+    x = gray.astype(float)*{4095:1, 255:1/16, 65535:16}[white]
     if white==255: x = np.floor(x)
     assert np.array_equal(Encoded(data).decode()[0].numpy(), (x*255/white).round().astype(np.uint8)) and not formats.notes
 
 @pytest.mark.parametrize('fmt', ['PNG','TIFF'])
 def test_a_scale_that_is_not_declared_is_said(fmt):
-    for x,dark in ((grey, True), (grey*16, False)):
+    for x,dark in ((gray, True), (gray*16, False)):
         formats.notes.clear()
         y = Encoded(encode(Image.fromarray(x), fmt)).decode()[0].numpy()
         assert np.array_equal(y, (x/257.).round().astype(np.uint8))
         assert len(formats.notes)==1 and ('no value is above 4095' in formats.notes[0][1])==dark
 
 def png48(x):
-    "A PNG of 16-bit colours"
+    "A PNG of 16-bit colors"
     h,w,_ = x.shape
     def chunk(name, data): return struct.pack('>I', len(data))+name+data+struct.pack('>I', zlib.crc32(name+data))
     lines = b''.join(b'\0'+o.astype('>u2').tobytes() for o in x)
     return b'\x89PNG\r\n\x1a\n'+chunk(b'IHDR', struct.pack('>IIBBBBB', w, h, 16, 2, 0, 0, 0))+chunk(b'IDAT', zlib.compress(lines))+chunk(b'IEND', b'')
 
-def test_colours_of_16_bits():
-    x = np.stack([grey]*3, -1)
+def test_colors_of_16_bits():
+    x = np.stack([gray]*3, -1)
     formats.notes.clear()
     assert abs(Encoded(png48(x*16)).decode().float().mean().item()-x.mean()*16/257)<1 and 'camera' not in formats.notes.pop()[1]
     Encoded(png48(x)).decode()
@@ -349,11 +349,11 @@ def test_colours_of_16_bits():
 
 @pytest.mark.parametrize('dtype', [np.int32, np.float32])
 def test_a_scale_that_cannot_be_known_is_refused(dtype):
-    with pytest.raises(ImageError, match='scale is not known'): Encoded(encode(Image.fromarray(grey.astype(dtype)), 'TIFF')).decode()
-    with pytest.raises(ValueError, match='scale is not known'): EncodedImage.create(grey.astype(dtype)).decode()
+    with pytest.raises(ImageError, match='scale is not known'): Encoded(encode(Image.fromarray(gray.astype(dtype)), 'TIFF')).decode()
+    with pytest.raises(ValueError, match='scale is not known'): EncodedImage.create(gray.astype(dtype)).decode()
 
 def test_white_is_zero():
-    data = encode(Image.fromarray(grey*16), 'TIFF')
+    data = encode(Image.fromarray(gray*16), 'TIFF')
     i = data.index(b'\x06\1\3\0\1\0\0\0\1\0')   # tag 262, one short: 1
     turned = Encoded(data[:i+8]+b'\0'+data[i+9:]).decode()
     assert np.array_equal(turned[0].numpy(), 255-Encoded(data).decode()[0].numpy())

@@ -19,7 +19,7 @@ def published(mean, weights):
     return model
 
 def test_two_learners_on_one_dls(dls, capsys):
-    "Each has its own normalisation; the caller's is not changed"
+    "Each has its own normalization; the caller's is not changed"
     before = torch.cat(norm_stats(dls))
     raw = dls.valid.one_batch()[0]
     a,b = (bag_learner(dls, 'baseline', arch=published((m,)*3, f'w{m}')) for m in (.25, .75))
@@ -31,7 +31,7 @@ def test_two_learners_on_one_dls(dls, capsys):
         pixels.append(learn.dls.valid.one_batch()[0]*127.5 + 255*m)
     mean,std = norm_stats(dls)
     for o in pixels: assert torch.allclose(torch.Tensor(o), torch.Tensor(raw)*std.view(3,1,1)+mean.view(3,1,1), atol=1e-2)
-    assert "normalised as w0.25 expects" in capsys.readouterr().out
+    assert "normalized as w0.25 expects" in capsys.readouterr().out
 
 def test_weights_that_agree_share_the_dls(dls): assert bag_learner(dls, 'baseline', arch='xresnet18a', widen=1/16).dls is dls
 

@@ -261,7 +261,7 @@ def test_files(tmp_path, capsys):
     for o in 'abc': assert torch.equal(quarter(pretrained=tmp_path/f'{o}.safetensors').eval()(x), m(x))
     with pytest.raises(UsageError, match='trust=True'): quarter(pretrained=tmp_path/'d.pth')
     assert torch.equal(quarter(pretrained=str(tmp_path/'d.pth'), trust=True).eval()(x), m(x))
-    assert capsys.readouterr().out.count('does not say how its images were normalised')==4
+    assert capsys.readouterr().out.count('does not say how its images were normalized')==4
     with pytest.raises(UsageError, match='has the weights of xresnet18d, not of xresnet18b'): xresnet18b(tmp_path/'c.safetensors')
     with pytest.raises(UsageError, match='No such weight file'): xresnet18d(tmp_path/'e.safetensors')
 

@@ -10,7 +10,7 @@ from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import AvgMetric, Learner
 from bot import models, precision
-from bot.augment import ColourDraw, brightness, colour, contrast, grey, middle, paper_mean, paper_std, pca_axes, pca_noise, pca_values
+from bot.augment import ColorDraw, brightness, color, contrast, gray, middle, paper_mean, paper_std, pca_axes, pca_noise, pca_values
 from bot.augment import random_box, saturation, scale_hsv, short_edge, valid_size
 from bot.block import BagCrop, bag_dls
 from bot.core import DataError
@@ -63,7 +63,7 @@ def corner(shape, reading):
     y,x = middle(torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing='ij')), 224, reading)[:,0,0].tolist()
     return y,x
 
-def centred(reading):
+def centered(reading):
     "Column where `BagCrop` begins in validation, in an image that is decoded to 227 columns"
     class Wide:
         shape = 256,227
@@ -111,13 +111,13 @@ def at(batch, n_epoch=120, **kwargs): return sched(n_epoch=n_epoch, **kwargs)(ba
 @lru_cache
 def drawn():
     torch.manual_seed(0)
-    return ColourDraw(4000)
+    return ColorDraw(4000)
 
-def coloured(reading, flip=False):
-    "Bytes through the colour steps and back to the scale of 0 to 255, perhaps flipped before"
-    x,draw = torch.randint(256, (4,3,8,8), generator=torch.Generator().manual_seed(0)).byte(),ColourDraw(4)
+def colored(reading, flip=False):
+    "Bytes through the color steps and back to the scale of 0 to 255, perhaps flipped before"
+    x,draw = torch.randint(256, (4,3,8,8), generator=torch.Generator().manual_seed(0)).byte(),ColorDraw(4)
     draw.factors,draw.order,draw.noise = (getattr(drawn(), o)[:4] for o in ('factors','order','noise'))
-    y = colour(x.flip(-1) if flip else x, draw, tensor(paper_mean), tensor(paper_std), reading)
+    y = color(x.flip(-1) if flip else x, draw, tensor(paper_mean), tensor(paper_std), reading)
     return (y.flip(-1) if flip else y)*tensor(paper_std).view(3,1,1) + tensor(paper_mean).view(3,1,1)
 
 def whole(x): return (x-x.round()).abs().max().item()<1e-3
@@ -136,10 +136,10 @@ def bytes_of(x, factors=(1,1,1), noise=0., draw=None):
     "Pixels `x`, n x 3, through the authors' steps, on the scale of 0 to 255"
     n = len(x)
     d = draw or SimpleNamespace(factors=tensor([factors]*n).float(), order=tensor([[0,1,2]]*n), noise=torch.full((n,3), noise))
-    return (colour(x.byte().view(n,3,1,1), d, torch.zeros(3), torch.ones(3), 'gluoncv')).view(n,3)
+    return (color(x.byte().view(n,3,1,1), d, torch.zeros(3), torch.ones(3), 'gluoncv')).view(n,3)
 
 def mean_level(v):
-    "Mean of grey `v` after the authors' jitter"
+    "Mean of gray `v` after the authors' jitter"
     draw = SimpleNamespace(factors=drawn().factors, order=drawn().order, noise=torch.zeros(4000, 3))
     return bytes_of(torch.full((4000,3), v), draw=draw).mean().item()
 
@@ -171,7 +171,7 @@ def half_step():
 def mixed(epoch=0, i=0, off=0, reading='paper', n=8):
     "Images, targets and pairs as `BagMixup` leaves them in batch `i` of 10 of an epoch of 200; the images are the one-hot labels"
     cb,x = BagMixup(.2, off, reading),torch.eye(n)
-    cb.learn = SimpleNamespace(xb=(x,), yb=(torch.arange(n),), x=x, pred=torch.zeros(n, n), epoch=epoch, iter=i, n_iter=10, n_epoch=200)
+    cb.learn = SimpleNamespace(xb=(x,), yb=(torch.arange(n),), x=x, pred=torch.zeros(n, n), epoch=epoch, iter=i, n_iter=10, n_epoch=200, loss_func=None)
     cb.before_batch(), cb.after_pred()
     return cb.learn.xb[0],cb.learn.yb[0],cb.pairs
 
@@ -210,7 +210,7 @@ pixel = tensor([200.,100.,50.]).view(1,3,1)
 two = tensor([[200.,10],[100,20],[50,30]])[None]
 def flat(x): return x.flatten().tolist()
 def named_decayed(m): return decayed(nag(list(m.parameters()), .1, decay_bias=False), m)
-def cv_grey(r, g, b): return (3735*r+19235*g+9798*b+2**14)>>15   # cv::cvtColor(RGB2GRAY) on BGR: whole numbers throughout
+def cv_gray(r, g, b): return (3735*r+19235*g+9798*b+2**14)>>15   # cv::cvtColor(RGB2GRAY) on BGR: whole numbers throughout
 
 q3 = partial(smooth_labels, tensor([0]), 3, .1)
 one,z,r = torch.eye(3),tensor([[1.,2,3]]),tensor([[2.,0,1]])
@@ -295,10 +295,10 @@ row('C-1', 'hue of every kind of pixel', lambda: [o for p in permutations((200,1
 row('C-1', 'saturation ends at 1', lambda: flat(scale_hsv(pixel, tensor([[1.]]), tensor([[1.4]]))), pytest.approx(hsv((200,100,50), 1, 1.4), abs=1e-3))
 row('C-1 g', 'brightness: cut to bytes, rounded to nearest', lambda: flat(brightness(pixel.clone(), 1.37)), [255,137,68])
 row('C-1 g', 'bytes: halves go to the even one', lambda: [flat(brightness(tensor([[[1.,3,5,7]]]), a)) for a in (.5,1.5)], [[0,2,2,4],[2,4,8,10]])
-row('C-1 g', 'contrast, about the mean of grey', lambda: flat(contrast(two.clone(), .6)), [round(.6*o+.4*(cv_grey(200,100,50)+cv_grey(10,20,30))/2) for o in flat(two)])
-row('C-1 g', 'saturation, about grey', lambda: flat(saturation(pixel.clone(), .6)), [round(.6*o+.4*cv_grey(200,100,50)) for o in flat(pixel)])
-row('C-1 g', 'grey: whole, red and blue swapped', lambda: [grey(*tensor(o)).item() for o in ((255.,0,0),(0,255.,0),(0,0,255.),(200.,100,50))], [29,150,76,96])
-row('C-1 g', 'greys 1, 3, 10 keep their level', lambda: [mean_level(o) for o in (1,3,10)], [1, pytest.approx(2.995, abs=.04), pytest.approx(9.981, abs=.12)])
+row('C-1 g', 'contrast, about the mean of gray', lambda: flat(contrast(two.clone(), .6)), [round(.6*o+.4*(cv_gray(200,100,50)+cv_gray(10,20,30))/2) for o in flat(two)])
+row('C-1 g', 'saturation, about gray', lambda: flat(saturation(pixel.clone(), .6)), [round(.6*o+.4*cv_gray(200,100,50)) for o in flat(pixel)])
+row('C-1 g', 'gray: whole, red and blue swapped', lambda: [gray(*tensor(o)).item() for o in ((255.,0,0),(0,255.,0),(0,0,255.),(200.,100,50))], [29,150,76,96])
+row('C-1 g', 'grays 1, 3, 10 keep their level', lambda: [mean_level(o) for o in (1,3,10)], [1, pytest.approx(2.995, abs=.04), pytest.approx(9.981, abs=.12)])
 row('C-1 g', 'six orders', lambda: len({tuple(o) for o in drawn().order.tolist()}), 6)
 row('C-2', 'eigenvalues', lambda: pca_values, pytest.approx([255*o for o in (.2175,.0188,.0045)], abs=5e-3))
 row('C-2', 'eigenvectors', lambda: pca_axes, ((-.5675,.7192,.4009), (-.5808,-.0045,-.8140), (-.5836,-.6948,.4203)))
@@ -306,10 +306,10 @@ row('C-2', 'offset: one coefficient an axis', lambda: flat(pca_noise(tensor([[.1
 row('C-2', 'coefficients: deviation .1', lambda: drawn().noise.std(0).tolist(), pytest.approx((.1*(tensor(pca_axes)*tensor(pca_values)).norm(dim=1)).tolist(), rel=.05))
 row('C-2', 'coefficients: three an image, each its own', lambda: (drawn().noise.double()@torch.linalg.inv(tensor(pca_axes).double()).T/tensor(pca_values)).T.corrcoef().flatten().tolist(),
     pytest.approx([1,0,0,0,1,0,0,0,1], abs=.06))
-row('C-2 g', 'whole numbers in bytes after the noise', lambda: (whole(coloured('gluoncv')), coloured('gluoncv').min()>-.01, coloured('gluoncv').max()<255.01), (True,True,True))
+row('C-2 g', 'whole numbers in bytes after the noise', lambda: (whole(colored('gluoncv')), colored('gluoncv').min()>-.01, colored('gluoncv').max()<255.01), (True,True,True))
 row('C-2 g', 'noise: its fraction is cut off, not rounded', lambda: [bytes_of(tensor([[100,0,255]]), noise=o).tolist() for o in (.9,-.1,-.9)], [[[100,0,255]],[[99,0,254]],[[99,0,254]]])
-row('C-3', 'colour steps in floats', lambda: whole(coloured('paper')), False)
-row('C-3', 'a flip before or after is the same', lambda: [(coloured(o)-coloured(o, True)).abs().max().item() for o in ('paper','gluoncv')], pytest.approx([0,0], abs=1e-3))
+row('C-3', 'color steps in floats', lambda: whole(colored('paper')), False)
+row('C-3', 'a flip before or after is the same', lambda: [(colored(o)-colored(o, True)).abs().max().item() for o in ('paper','gluoncv')], pytest.approx([0,0], abs=1e-3))
 row('C-4', 'crop: ratio is uniform', lambda: ratios(.4).mean(), pytest.approx(sum((3/4,4/3))/2, abs=.02))
 row('C-4 g', 'crop: sides swapped half of the time', lambda: ratios(.4, 'gluoncv').mean(), pytest.approx((25/24 + math.log(16/9)/(7/12))/2, abs=.02))
 row('C-4', 'crop: anywhere in the image', lambda: [quarters(i, o) for i in (0,1) for o in ('paper','gluoncv')], pytest.approx(np.full((4,4), .25), abs=.04))
@@ -318,9 +318,9 @@ row('C-4 g', 'crop: the fallback is enlarged with its aspect', lambda: random_bo
 row('C-4 g', 'crop: the fallback of a large image is not', lambda: [random_box(*o, reading='gluoncv') for o in ((300,4000),(4001,301))], [(38,1888,224,224),(1888,38,224,224)])
 row('C-4 g', 'crop: the fallback of other sizes', lambda: [random_box(100, 2000, o, reading='gluoncv') for o in (64,128)], [(18,968,64,64),(0,950,100,100)])
 row('C-5', 'validation: the long side is rounded down', lambda: [valid_size(*o, 224) for o in ((375,500),(500,333))], [(256,341),(384,256)])
-row('C-5 g', 'validation: the centre begins at (H-224)//2', lambda: [corner(o, 'gluoncv') for o in ((227,230),(256,341),(257,225))], [(1,3),(16,58),(16,0)])
-row('C-5', 'validation: the centre begins at the nearest pixel', lambda: [corner(o, 'paper') for o in ((227,230),(256,341),(257,225))], [(2,3),(16,58),(16,0)])
-row('C-5 g', 'validation: the crop takes its reading', lambda: [centred(o) for o in ('paper','gluoncv')], [2,1])
+row('C-5 g', 'validation: the center begins at (H-224)//2', lambda: [corner(o, 'gluoncv') for o in ((227,230),(256,341),(257,225))], [(1,3),(16,58),(16,0)])
+row('C-5', 'validation: the center begins at the nearest pixel', lambda: [corner(o, 'paper') for o in ((227,230),(256,341),(257,225))], [(2,3),(16,58),(16,0)])
+row('C-5 g', 'validation: the crop takes its reading', lambda: [centered(o) for o in ('paper','gluoncv')], [2,1])
 row('C-6', 'Xavier counts the kernel', lambda: filled('xavier')[0].weight.abs().max().item(), pytest.approx(math.sqrt(6/(9*(64+128))), rel=1e-3))
 row('C-6 g', 'MSRAPrelu: its deviation', lambda: filled('msra')[0].weight.std().item(), pytest.approx(math.sqrt(2/(1+.25**2)/(9*(64+128)/2)), rel=1e-2))
 row('C-6 g', 'MSRAPrelu: on the linear layer', lambda: filled('msra')[2].weight.std().item(), pytest.approx(math.sqrt(2/(1+.25**2)/((512+1000)/2)), rel=1e-2))

@@ -232,7 +232,7 @@ def test_freeze_slice_fine_tune(decay_bias):
     assert set(decayed(learn.opt, learn.model))=={k for k in start if decay_bias or start[k].ndim>1}
 
 def test_frozen_layers_stay_after_training():
-    "fastai keeps zero gradients of frozen layers, which its own optimisers go on decaying"
+    "fastai keeps zero gradients of frozen layers, which its own optimizers go on decaying"
     learn = fit(Learner(loaders(*batches()), network(), BagLoss(), partial(nag, wd=.1), lr=.1, splitter=halves))
     learn.freeze()
     before = {k:p.detach().clone() for k,p in learn.model[:5].named_parameters() if p.ndim>1}
@@ -293,7 +293,7 @@ def test_teacher_of_a_learner(dls, folder):
     big.vocab = ['a','b','x']
     with pytest.raises(DataError, match="Class 2 is 'x' to the teacher and 'c'"): vision(dls).distill(teacher)
 
-def test_teacher_of_timm_has_its_own_normalisation_and_size(dls):
+def test_teacher_of_timm_has_its_own_normalization_and_size(dls):
     timm = pytest.importorskip('timm')
     m = timm.create_model('resnet18', num_classes=3)
     assert input_cfg(m)['size']==224 and input_cfg(m)['mean'][0]==pytest.approx(123.675)

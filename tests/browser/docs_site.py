@@ -26,7 +26,7 @@ def click(d, o):
     o.click()
 
 def light(d, css, prop):
-    "How light a colour is, 0 to 255"
+    "How light a color is, 0 to 255"
     r,g,b = (int(o) for o in re.findall(r'\d+', one(d, css).value_of_css_property(prop))[:3])
     return .3*r + .59*g + .11*b
 
