@@ -180,10 +180,15 @@ def within(
     path:str # Relative to it
 )->str: # The whole path
     "A path that stays below `root`"
+    res = _below(root, path)
+    if not res: raise DataError(f"Path '{shown(path)}' leaves its folder '{shown(os.path.abspath(root))}': write it relative to that folder, without '..', or name another root")
+    return res
+
+def _below(root, path):
+    "The whole path, or nothing if it leaves `root`"
     root = os.path.abspath(root)
     res = os.path.normpath(os.path.join(root, path))
-    if not res.startswith(os.path.join(root, '')): raise DataError(f"Path '{shown(path)}' leaves its folder '{shown(root)}': write it relative to that folder, without '..', or name another root")
-    return res
+    return res if res==root or res.startswith(os.path.join(root, '')) else None
 
 # %% ../nbs/00_core.ipynb #ede81659
 def check_member(
@@ -193,9 +198,7 @@ def check_member(
     plain:bool # Is it a file or a folder?
 ):
     "Refuse what a data set has no need of"
-    root = os.path.abspath(path)
-    res = os.path.normpath(os.path.join(root, name))
-    if not plain or res!=root and not res.startswith(os.path.join(root, '')):
+    if not plain or not _below(path, name):
         raise DataError(f"Archive '{shown(archive)}' has a member '{shown(name)}' that leaves its folder or is no plain file: nothing was unpacked")
 
 # %% ../nbs/00_core.ipynb #b53c4b65

@@ -113,6 +113,7 @@ def names_in(code):
     "Names that `code` reads and does not make"
     tree = ast.parse(code)
     made = {a.asname or a.name for o in ast.walk(tree) if isinstance(o, (ast.Import,ast.ImportFrom)) for a in o.names}
+    made |= {o.name for o in ast.walk(tree) if isinstance(o, ast.ExceptHandler) and o.name}
     made |= {o.id for o in ast.walk(tree) if isinstance(o, ast.Name) and not isinstance(o.ctx, ast.Load)}
     made |= {o.arg for o in ast.walk(tree) if isinstance(o, ast.arg)} | {o.name for o in ast.walk(tree) if isinstance(o, (ast.FunctionDef,ast.ClassDef))}
     return tree,{o.id for o in ast.walk(tree) if isinstance(o, ast.Name)} - made - set(vars(builtins))
