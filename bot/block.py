@@ -82,8 +82,8 @@ class BagCrop(DisplayedTransform):
         reading:str='paper', # 'paper': antialiased; 'gluoncv': not, and the boxes of the authors' code
         exact:bool=False # Decode in full size even where less would do
     ):
-        store_attr()
-        self.train = False
+        self.exact,self.train = exact,False
+        for k,v in check_settings(size=size, min_scale=min_scale, flip=flip, reading=reading).items(): setattr(self, k, v)
 
     def __call__(self, b, split_idx=None, **kwargs):
         self.train = split_idx==0
@@ -113,7 +113,8 @@ class BagNormalize(Normalize):
         dtype=torch.float # Of the result: torch.half saves a pass where half precision follows
     ):
         super().__init__(*(torch.tensor(o).view(1,3,1,1) for o in (paper_mean,paper_std)))
-        store_attr()
+        store_attr('compile,dtype')
+        for k,v in check_settings(reading=reading, jitter=jitter, pca=pca).items(): setattr(self, k, v)
         self.train,self.n_inp,self.floats = False,1,False
 
     def __call__(self, b, split_idx=None, **kwargs):

@@ -28,7 +28,8 @@ from fastai.learner import Learner
 from fastai.metrics import accuracy
 from fastai.torch_core import default_device
 from .core import DataError, html_table, in_words, nearest, UsageError
-from .ladder import default_rung, drop_epochs, fit_size, fit_to, ladder, recipe, Recipe, settings, tricks_of, unused, warmup_epochs
+from .ladder import check_settings, default_rung, drop_epochs, fit_size, fit_to, ladder, recipe, Recipe, setting, settings, tricks_of, unused
+from .ladder import warmup_epochs
 from .block import bag_of, norm_stats, set_norm
 from .init import inits, zero_gamma
 from .resnet import check_size, macs, n_params, our_names
@@ -117,9 +118,9 @@ def dls_recipe(
     **changes # Settings by name
 )->Recipe: # With a note for each change
     "Settings of `rung` on `dls`"
-    made,src = dls_settings(dls),bag_of(dls).get('src')
+    made,src,changes = dls_settings(dls),bag_of(dls).get('src'),check_settings(**settings(**changes))
     for k,v in changes.items():
-        if v is not None and made.get(k, v)!=v: raise UsageError(f"{k}={v}, but the DataLoaders were made with {k}={made[k]}: give it to `bag_dls`")
+        if k in made and made[k]!=v: raise UsageError(f"{k}={v}, but the DataLoaders were made with {k}={made[k]}: give it to `bag_dls`")
     r = recipe(rung, but, reading or bag_of(dls).get('reading', 'paper'), **(changes | made))
     return fit_recipe(r, len(dls.train_ds), made['size'], dls.device or default_device(), getattr(src, 'settings', None), as_paper)
 
@@ -296,6 +297,7 @@ def run_card(
 def _repr_html_(self:Learner): return html_table(('', ''), run_card(self).items()) if hasattr(self, 'recipe') else None
 
 # %% ../nbs/20_learner.ipynb #57f13455
+for _k in [k for k in model_meta if getattr(k, '__module__', '')=='bot.models']: del model_meta[_k]   # of a module that was reloaded
 model_meta.update({getattr(models, k):dict(cut=-3, split=xresnet_split, stats=imagenet_stats) for k in our_names()})
 
 # %% ../nbs/20_learner.ipynb #9fb76c84
@@ -309,8 +311,8 @@ def fit_rung(self:Learner,
     "Train with the schedule of the learner's rung: its warmup and drops are the paper's shares of `n_epoch`"
     if not hasattr(self, 'recipe'): raise UsageError('This learner has no rung: make it with `bag_learner`, or use `fit_warmup_cos` or `fit_warmup_step`')
     r = self.recipe
-    n = r['epochs'] if n_epoch is None else n_epoch
-    if n<1: raise UsageError(f'n_epoch={n}: a run has at least one epoch')
+    n = r['epochs'] if n_epoch is None else setting('epochs')(n_epoch, 'n_epoch')
+    if lr is not None and not isinstance(lr, (slice,list,tuple)): lr = setting('lr')(lr, 'lr')
     if self.opt is None: self.create_opt()
     self.opt.set_hypers(mom=r['mom'], wd=r['wd'])   # an earlier fit may have left others
     self.fit_warmup(n, lr, r['sched'], warmup_epochs(r, n), drop_epochs(r, n), reading=r.reading, cbs=cbs, **kwargs)

@@ -24,7 +24,8 @@ from fastcore.meta import delegates
 from fastai.callback.schedule import LRFinder
 from fastai.data.core import TfmdDL
 from fastai.torch_core import explode_types, TensorImage, to_device
-from .core import DataError, died, nearest, shown, state_sign, UsageError
+from .core import DataError, died, shown, state_sign, UsageError
+from .ladder import setting
 from .formats import notes
 from .images import Encoded, ImageError
 
@@ -131,8 +132,7 @@ class KeyedDL(TfmdDL):
         bad:str='stop', # An item that cannot be read: 'stop' before its batch is trained on, or 'skip' it and say so
         **kwargs
     ):
-        nearest(bad, ('stop','skip'), 'way with bad items')
-        self.seed,self.start_method,self.bad,self.epoch,self.start = seed,start_method,bad,0,0
+        self.seed,self.start_method,self.bad,self.epoch,self.start = setting('seed')(seed, 'seed'),start_method,setting('bad')(bad, 'bad'),0,0
         self.peeking,self.views,self.torch_dl,self.close,self.dropped,self.notes,self.lost = False,None,None,noop,{},{},0
         with keyed(key(seed, 'init')):
             super().__init__(dataset, bs=bs, **kwargs)
@@ -279,14 +279,14 @@ def shuffle_fn(self:KeyedDL, idxs):
 def one_batch(self:KeyedDL):
     "The first batch of the next pass; looking at it changes nothing"
     self.peeking = True
-    try: return super(KeyedDL, self).one_batch()
+    try: return TfmdDL.one_batch(self)
     finally: self.peeking = False
 
 # %% ../nbs/04_loader.ipynb #843980f7
 @patch
 def show_batch(self:KeyedDL, *args, **kwargs):
     order = vars(self).get('get_idxs')
-    try: return super(KeyedDL, self).show_batch(*args, **kwargs)
+    try: return TfmdDL.show_batch(self, *args, **kwargs)
     finally: vars(self).pop('get_idxs', None) if order is None else setattr(self, 'get_idxs', order)   # fastai's leaves that of `unique=True`
 
 @patch
@@ -314,8 +314,8 @@ def create_batch(self:KeyedDL, b):
     "As fastai's, but images whose channels are last in memory stay so"
     firsts = b[0] if isinstance(b[0], tuple) else ()
     last = [isinstance(o, TensorImage) and o.ndim==3 and o.stride(0)==1 and o.shape[0]>1 for o in firsts]
-    if not any(last) or len({o[0].shape for o in b})>1: return super(KeyedDL, self).create_batch(b)
-    rest = super(KeyedDL, self).create_batch([tuple(0 if l else x for x,l in zip(o, last)) for o in b])
+    if not any(last) or len({o[0].shape for o in b})>1: return TfmdDL.create_batch(self, b)
+    rest = TfmdDL.create_batch(self, [tuple(0 if l else x for x,l in zip(o, last)) for o in b])
     return tuple(TensorImage(default_collate([torch.Tensor(o[i]).permute(1,2,0) for o in b]).permute(0,3,1,2)) if l else rest[i] for i,l in enumerate(last))
 
 # %% ../nbs/04_loader.ipynb #53436edc

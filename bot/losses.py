@@ -48,9 +48,11 @@ def check_one_hot(
 def check_eps(
     eps:float, # Mass taken from the true class
     k:int=2 # Number of classes
-):
+)->float: # `eps` as a number
     "Refuse an `eps` that leaves no distribution over `k` classes"
-    if setting('eps')(eps, 'eps') and k<2: raise UsageError(f"eps={eps} with {k} class: label smoothing needs another class to give it to")
+    eps = setting('eps')(eps, 'eps')
+    if eps and k<2: raise UsageError(f"eps={eps} with {k} class: label smoothing needs another class to give it to")
+    return eps
 
 def smooth_labels(
     y:Tensor, # Class indices `(bs)`, or distributions `(bs, k)`
@@ -59,7 +61,8 @@ def smooth_labels(
     reading:str='paper' # 'paper': to the other classes, eps/(k-1); 'gluoncv': to all, eps/k
 )->Tensor: # Distributions `(bs, k)`
     "Distribution of `y` with `eps` of it spread over the classes, eq. (4)"
-    check_eps(eps, k), check_one_hot(y, k)
+    eps = check_eps(eps, k)
+    check_one_hot(y, k)
     q = F.one_hot(y.long(), k).movedim(-1, 1).float() if is_index(y) else at_least_float32(y)
     if not is_paper(reading): return q*(1-eps) + eps/k
     return q*(1-eps) + (1-q)*eps/max(k-1, 1)
@@ -71,7 +74,7 @@ def logit_gap(
     reading:str='paper' # 'paper' or 'gluoncv', as in `smooth_labels`
 )->float: # Difference of logits
     "Best distance of the true class's logit from the others, eq. (5)"
-    check_eps(eps, k)
+    eps = check_eps(eps, k)
     if not eps: return inf
     return log((k-1)*(1-eps)/eps if is_paper(reading) else k*(1-eps)/eps + 1)
 
@@ -129,6 +132,7 @@ def distill_loss(
     reading:str='paper' # 'paper': `loss` + T²·teacher's; 'gluoncv': half of that
 )->Tensor: # Loss
     "`loss` with the teacher's term, eq. (6)"
+    T = setting('T')(T, 'T')
     both = loss + T**2*teacher_loss(pred, teacher_pred, T)
     return both if is_paper(reading) else both/2
 
@@ -181,8 +185,8 @@ class BagLoss(nn.Module):
         reduction:str='mean' # 'mean', 'sum' or 'none'
     ):
         super().__init__()
-        check_eps(eps), is_paper(reading)
-        self.eps,self.reading,self.ignore_index,self.reduction,self.checked = eps,reading,ignore_index,reduction,False
+        is_paper(reading)
+        self.eps,self.reading,self.ignore_index,self.reduction,self.checked = check_eps(eps),reading,ignore_index,reduction,False
         self.register_buffer('weight', weight)
 
     def forward(self,

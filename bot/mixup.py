@@ -30,7 +30,7 @@ def draw_pairs(
     reading:str='paper' # 'paper': a λ for each image, random partners; 'gluoncv': one λ, the batch reversed
 )->tuple: # λ `(bs)` or `(1)`, partners `(bs)`
     "Shares and partners for mixup, §5.4"
-    pairs,alpha = is_paper(reading),float(alpha)
+    pairs,alpha = is_paper(reading),setting('alpha')(alpha, 'alpha')
     lam = Beta(torch.tensor(alpha), torch.tensor(alpha), validate_args=False).sample((bs if pairs else 1,))
     return lam, torch.randperm(bs) if pairs else torch.arange(bs-1, -1, -1)
 

@@ -11,13 +11,13 @@ Docs: https://OWNER.github.io/bot/optimizer.html.md"""
 __all__ = ['scale_lr', 'Nesterov', 'nag', 'decayed', 'undecayed']
 
 # %% ../nbs/12_optimizer.ipynb #7f7a320b
-import torch
+import re, torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 from fastcore.basics import patch
 from fastai.learner import Learner
 from fastai.optimizer import Optimizer
-from .ladder import check_settings, ladder
+from .ladder import check_settings, ladder, setting
 from .init import norm_layers
 
 # %% ../nbs/12_optimizer.ipynb #66601e67
@@ -83,6 +83,7 @@ def nag(
 )->Optimizer: # For `Learner(opt_func=nag)`, or `partial(nag, decay_bias=False)`
     "Nesterov's accelerated gradient, §2.1"
     o = check_settings(mom=mom, wd=wd, decay_bias=decay_bias)
+    lr = lr if isinstance(lr, (slice,list,tuple)) else setting('lr')(lr, 'lr')
     return Nesterov(params, lr, o['mom'], o['wd'], o['decay_bias'])
 
 # %% ../nbs/12_optimizer.ipynb #2343b0b0
@@ -100,7 +101,7 @@ def undecayed(
     "Parameters of `model` that are no weights: those of layers that are or are called norms, biases of any shape, and what the model itself or its kind names: positions, tokens"
     said = set(model.no_weight_decay()) if hasattr(model, 'no_weight_decay') else set()   # timm's models
     def no_weight(k): return k.removeprefix('_orig_mod.') in said or k.rpartition('.')[2].startswith(('bias', 'class_token', 'pos_embedding', 'relative_position_bias'))
-    norms = [m for m in model.modules() if isinstance(m, norm_layers) or 'norm' in type(m).__name__.lower()]
+    norms = [m for m in model.modules() if isinstance(m, norm_layers) or re.search('Norm(?![a-z])', type(m).__name__)]
     return [p for m in norms for p in m.parameters(recurse=False)] + [p for k,p in model.named_parameters() if no_weight(k)]
 
 @patch

@@ -22,6 +22,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 from .core import nearest, UsageError
+from .ladder import setting
 from .augment import paper_mean, paper_std
 from .init import xavier
 
@@ -201,7 +202,7 @@ def dry_run(
     size:int|tuple=224 # Of the images: side, or height and width
 )->torch.Tensor: # Without data
     "The output of `model` for one image, as a shape alone"
-    h,w = (size,size) if isinstance(size, int) else size
+    h,w = size if isinstance(size, (tuple,list)) else (setting('size')(size, 'size'),)*2
     tensors = {k:o.to('meta') for k,o in chain(model.named_parameters(), model.named_buffers())}
     with evaluating(model): return functional_call(model, tensors, torch.empty(1, channels_in(model), h, w, device='meta'))
 
@@ -222,7 +223,7 @@ def check_size(
     size:int # Side of the images
 ):
     "Refuse a `size` that is too small for `model`"
-    if not size>0: raise UsageError(f'size={size}: images have at least one pixel')
+    size = setting('size')(size, 'size')
     if takes_size(model, size): return
     least = size+1+bisect_left(range(size+1, 513), True, key=lambda o: takes_size(model, o))
     if least<=512: raise UsageError(f'size={size} is too small for {getattr(model, "arch", None) or type(model).__name__}: the smallest that works is {least}')
@@ -242,7 +243,7 @@ def count_flops(
     try:
         with FlopCounterMode(display=False) as counter: dry_run(model, size)
     except size_errors:
-        if isinstance(size, int): check_size(model, size)
+        if not isinstance(size, (tuple,list)): check_size(model, size)
         raise
     return counter
 

@@ -18,7 +18,8 @@ from difflib import get_close_matches
 from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import store_attr
-from .core import DataError, shown, UsageError, within
+from .core import DataError, shown, within
+from .ladder import setting
 from .images import Encoded, first_readable, ImageError, plain_reason
 from .folders import check_classes, check_level, check_parts, class_name, digits, digits_settings, fastai_data, fastai_names, find_parts, Folder
 from .folders import folder_notes, image_exts, labelled, lift, part_words, some, split_classes, suffix
@@ -227,7 +228,7 @@ def find_source(
     root=None # Folder of a table's images; unset, the one it is in
 )->Source: # Its images, classes and split
     "The images that `src` stands for"
-    if not 0<valid_pct<1: raise UsageError(f'valid_pct={valid_pct}: the share of each class that validates is above 0 and below 1')
+    valid_pct,seed = setting('valid_pct')(valid_pct, 'valid_pct'),setting('seed')(seed, 'seed')
     if isinstance(src, Source): return src
     if isinstance(src, pd.DataFrame): return table_source(src, root or '.', valid_pct, seed)
     path,name = os.path.expanduser(src),str(src)
