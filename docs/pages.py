@@ -37,7 +37,7 @@ def promised(path):
     res = {}
     for o in ast.parse(Path(path).read_text()).body:
         if not isinstance(o, ast.ImportFrom) or o.level!=1: continue
-        names = [a.asname or a.name for a in o.names]
+        names = [n for a in o.names if not (n := a.asname or a.name).startswith('_')]
         res.setdefault(f'bot.{o.module}', []).extend(importlib.import_module(f'bot.{o.module}').__all__ if names==['*'] else names)
     return res
 

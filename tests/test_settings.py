@@ -15,14 +15,16 @@ def dls(): return bag_dls('digits', num_workers=0, bs=16)
 
 def ps(): return [nn.Parameter(torch.zeros(3))]
 
-calls = dict(
-    recipe=lambda v: recipe('smooth', eps=v), block=lambda v: BagImageBlock(pca=v), normalize=lambda v: BagNormalize(pca=v),
-    jitter=lambda v: BagNormalize(jitter=v),
-    crop=lambda v: BagCrop(32, min_scale=v), flip=lambda v: BagCrop(32, flip=v), size=lambda v: BagCrop(v), mixup=lambda v: BagMixup(v), draw=lambda v: draw_pairs(4, v),
-    nag_lr=lambda v: nag(ps(), v), nag_wd=lambda v: nag(ps(), .1, wd=v), loss=lambda v: BagLoss(v), smooth=lambda v: smooth_labels(tensor([0,1]), 3, v),
-    distill=lambda v: distill_loss(tensor(1.), torch.zeros(2,3), torch.zeros(2,3), v), split=lambda v: find_source('digits', v),
-    seed=lambda v: find_source('digits', seed=v),
-    keyed=lambda v: KeyedDL(list(range(8)), seed=v), macs=lambda v: macs(xresnet18d(widen=.125), v))
+calls = {}
+calls |= dict(recipe=lambda v: recipe('smooth', eps=v), block=lambda v: BagImageBlock(pca=v))
+calls |= dict(normalize=lambda v: BagNormalize(pca=v), jitter=lambda v: BagNormalize(jitter=v))
+calls |= dict(crop=lambda v: BagCrop(32, min_scale=v), flip=lambda v: BagCrop(32, flip=v))
+calls |= dict(size=lambda v: BagCrop(v), mixup=lambda v: BagMixup(v))
+calls |= dict(draw=lambda v: draw_pairs(4, v), nag_lr=lambda v: nag(ps(), v))
+calls |= dict(nag_wd=lambda v: nag(ps(), .1, wd=v), loss=lambda v: BagLoss(v))
+calls |= dict(smooth=lambda v: smooth_labels(tensor([0,1]), 3, v), distill=lambda v: distill_loss(tensor(1.), torch.zeros(2,3), torch.zeros(2,3), v))
+calls |= dict(split=lambda v: find_source('digits', v), seed=lambda v: find_source('digits', seed=v))
+calls |= dict(keyed=lambda v: KeyedDL(list(range(8)), seed=v), macs=lambda v: macs(xresnet18d(widen=.125), v))
 
 @pytest.mark.parametrize('v', [nan, inf, -1], ids=str)
 @pytest.mark.parametrize('k', calls)
