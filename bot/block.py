@@ -216,9 +216,8 @@ def BagImageBlock(
     compile:bool=False, # Color steps by torch.compile
 )->TransformBlock:
     "A `TransformBlock` for images that go through the paper's pipeline (§2.1)"
-    o = check_settings(size=size, reading=reading, min_scale=min_scale, flip=flip, jitter=jitter, pca=pca)
-    tfms = [BagFloat(), BagNormalize(reading, o['jitter'], o['pca'], compile)]
-    return TransformBlock(EncodedImage.create, BagCrop(o['size'], o['min_scale'], o['flip'], reading, exact), tfms, dl_type=KeyedDL)
+    tfms = [BagFloat(), BagNormalize(reading, jitter, pca, compile)]
+    return TransformBlock(EncodedImage.create, BagCrop(size, min_scale, flip, reading, exact), tfms, dl_type=KeyedDL)
 
 # %% ../nbs/06_block.ipynb #33b43427
 def norm_stats(

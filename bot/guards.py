@@ -49,15 +49,16 @@ class DivergenceGuard(Callback):
     good = None
     def before_train(self):
         w = {k:v.detach().to('cpu', copy=True) for k,v in self.model.state_dict().items()}
-        self.finite = {k for k,v in w.items() if all_finite([v])}   # a mask may be infinite
-        if all_finite(self.model.parameters()): self.good,self.good_epoch = w,self.epoch
+        finite,names = {k for k,v in w.items() if all_finite([v])},{k for k,_ in self.model.named_parameters()}
+        self.watched = finite|names   # a mask may be infinite
+        if names<=finite: self.good,self.good_epoch = w,self.epoch
 
     def after_loss(self):
         if not torch.isfinite(self.loss).all(): self.stop(f'The loss is {self.loss.mean().item()}')
 
     def after_train(self):
-        bad = [k for k,v in self.model.state_dict().items() if k in self.finite and not all_finite([v])]
-        if bad or not all_finite(self.model.parameters()): self.stop(f"{bad[0] if bad else 'A weight'} is not all numbers")
+        bad = next((k for k,v in self.model.state_dict().items() if k in self.watched and not all_finite([v])), None)
+        if bad: self.stop(f'{bad} is not all numbers')
 
     def stop(self,
         what:str # What happened

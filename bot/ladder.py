@@ -17,6 +17,7 @@ __all__ = ['ladder', 'default_rung', 'readings', 'paper_epochs', 'Trick', 'Ladde
 
 # %% ../nbs/01_ladder.ipynb #3256bcd3
 import re
+from functools import lru_cache
 from inspect import signature
 from fastcore.basics import store_attr
 from fastcore.meta import delegates
@@ -117,6 +118,7 @@ def split_options(
     return options(**{k:v for k,v in given.items() if k in names}),{k:v for k,v in given.items() if k not in names}
 
 # %% ../nbs/01_ladder.ipynb #75172e25
+@lru_cache   # asked for at every step of a training
 def setting(
     name:str # Of a setting or an option
 ): # Called with a value and its name for messages, answers with what it means

@@ -28,7 +28,7 @@ from fastai.learner import Learner
 from fastai.metrics import accuracy
 from fastai.torch_core import default_device
 from .core import DataError, html_table, in_words, nearest, UsageError
-from .ladder import check_settings, default_rung, drop_epochs, fit_size, fit_to, ladder, recipe, Recipe, setting, settings, tricks_of, unused
+from .ladder import check_settings, default_rung, drop_epochs, fit_size, fit_to, ladder, Recipe, recipe, setting, settings, tricks_of, unused
 from .ladder import warmup_epochs
 from .block import bag_of, norm_stats, set_norm
 from .init import inits, zero_gamma
@@ -312,7 +312,6 @@ def fit_rung(self:Learner,
     if not hasattr(self, 'recipe'): raise UsageError('This learner has no rung: make it with `bag_learner`, or use `fit_warmup_cos` or `fit_warmup_step`')
     r = self.recipe
     n = r['epochs'] if n_epoch is None else setting('epochs')(n_epoch, 'n_epoch')
-    if lr is not None and not isinstance(lr, (slice,list,tuple)): lr = setting('lr')(lr, 'lr')
     if self.opt is None: self.create_opt()
     self.opt.set_hypers(mom=r['mom'], wd=r['wd'])   # an earlier fit may have left others
     self.fit_warmup(n, lr, r['sched'], warmup_epochs(r, n), drop_epochs(r, n), reading=r.reading, cbs=cbs, **kwargs)

@@ -134,7 +134,7 @@ class KeyedDL(TfmdDL):
     ):
         self.seed,self.start_method,self.bad,self.epoch,self.start = setting('seed')(seed, 'seed'),start_method,setting('bad')(bad, 'bad'),0,0
         self.peeking,self.views,self.torch_dl,self.close,self.dropped,self.notes,self.lost = False,None,None,noop,{},{},0
-        with keyed(key(seed, 'init')):
+        with keyed(key(self.seed, 'init')):
             super().__init__(dataset, bs=bs, **kwargs)
             if not self.indexed or bs is None: raise UsageError(f'KeyedDL needs a dataset with indices and a batch size: got {type(dataset).__name__}, bs={bs}')
             if kwargs.get('do_setup', True): self.tell_built()

@@ -21,6 +21,7 @@ from fastai.callback.schedule import ParamScheduler
 from fastai.learner import Learner
 from .core import UsageError
 from .ladder import drop_epochs, is_paper, recipe, setting, warmup_epochs
+from .optimizer import check_lr
 
 # %% ../nbs/13_schedule.ipynb #727295ea
 def warmup_factor(
@@ -117,7 +118,7 @@ def fit_warmup(self:Learner,
     "Fit with warmup, then `sched`"
     r = recipe('warmup', warmup=warmup, drops=drops)
     if self.opt is None or reset_opt: self.create_opt()
-    self.opt.set_hyper('lr', self.lr if lr is None else lr)
+    self.opt.set_hyper('lr', self.lr if lr is None else check_lr(lr))
     lrs = np.array([h['lr'] for h in self.opt.hypers])
     f = lr_schedule(lrs, n_epoch, len(self.dls.train), sched, warmup_epochs(r, n_epoch), drop_epochs(r, n_epoch), reading)
     self.fit(n_epoch, cbs=ParamScheduler({'lr': f})+L(cbs), **kwargs)

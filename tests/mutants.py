@@ -34,16 +34,16 @@ table = [   # name, module, old, new, file of tests and which of it (pytest's -k
     ('one order for all', 'augment', 'torch.rand(n, 3).argsort(1)', 'torch.arange(3).expand(n, 3)', 'paper'),
     ('one coefficient for three axes', 'augment', 'torch.randn(n, 3)*pca', 'torch.randn(n, 1).expand(n, 3)*pca', 'paper'),
     ('never a flip', 'block', 'x.flip(-1) if random.random()<self.flip else x', 'x', 'paper'),
-    ('exif turned the wrong way', 'images', '6:(1,1,0)', '6:(1,0,1)', 'augment orientation'),
-    ('shrunk too far', 'images', 'h>=2.5*k*max(size[0], 32) and w>=2.5*k*max(size[1], 32)', 'h>=k*size[0] and w>=k*size[1]', 'augment shrunk'),
+    ('exif turned the wrong way', 'formats', '6:(1,1,0)', '6:(1,0,1)', 'images orientation'),
+    ('shrunk too far', 'images', 'h>=2.5*k*max(size[0], 64) and w>=2.5*k*max(size[1], 64)', 'h>=k*size[0] and w>=k*size[1]', 'images shrunk'),
     ('smoothing over all classes', 'losses', '(1-q)*eps/max(k-1, 1)', '(1-q)*eps/k', 'paper'),
-    ('one-hot rows of whole numbers pass', 'losses', 'check_eps(eps, k), check_one_hot(y, k)', 'check_eps(eps, k)', 'paper'),
+    ('one-hot rows of whole numbers pass', 'losses', '    eps = check_eps(eps, k)\n    check_one_hot(y, k)\n', '    eps = check_eps(eps, k)\n', 'paper'),
     ('distillation without the square', 'losses', 'loss + T**2*teacher_loss', 'loss + T*teacher_loss', 'paper'),
-    ('smoothing in validation', 'losses', 'self.eps if self.training and torch.is_grad_enabled() else 0.', 'self.eps', 'procedure valid_loss'),
+    ('smoothing in validation', 'losses', 'if self.training and torch.is_grad_enabled() else (0.,None)', 'if True else (0.,None)', 'procedure valid_loss'),
     ('momentum without Nesterov', 'optimizer', 'nesterov=mom>0', 'nesterov=False', 'paper'),
     ('biases decay', 'optimizer', "(p.ndim>1 and self.state[p].get('do_wd', True))", 'True', 'paper'),
     ('cosine counts warmup', 'schedule', 'cosine_factor(t-m, max(n-m, 1))', 'cosine_factor(t, n)', 'paper'),
-    ('warmup from 1 in both readings', 'schedule', "(t + (nearest(reading, readings, 'reading')=='paper'))/m", '(t+1)/m', 'paper'),
+    ('warmup from 1 in both readings', 'schedule', '(t + is_paper(reading))/m', '(t+1)/m', 'paper'),
     ('drops a batch late', 'schedule', 't>=o for o in drops', 't>o for o in drops', 'paper'),
     ('mixup off an epoch late', 'mixup', '>=self.n_epoch-self.off', '>=self.n_epoch-self.off+1', 'paper'),
     ('labels mixed the other way', 'mixup', "y.is_floating_point() else y, *self.pairs)", "y.is_floating_point() else y, 1-self.pairs[0], self.pairs[1])", 'paper'),
@@ -56,12 +56,12 @@ table = [   # name, module, old, new, file of tests and which of it (pytest's -k
     ('B strides in its first convolution', 'resnet', 'b=dict(stem=(64,),      strided=1', 'b=dict(stem=(64,),      strided=0', 'paper'),
     ('a stem of other widths', 'resnet', 'd=dict(stem=(32,32,64)', 'd=dict(stem=(32,64,64)', 'paper'),
     ('stem of other channels not scaled', 'weights', '[:,:c_in] * (3/c_in)', '[:,:c_in]', 'models adapts or both_ways or inits'),
-    ('an earlier split of the model', 'models', 'body[:4]), params(body[4:6])', 'body[:3]), params(body[3:6])', 'models vision_learner'),
+    ('an earlier split of the model', 'models', '(body[:4],body[4:6],head)', '(body[:3],body[3:6],head)', 'models vision_learner'),
     ('the last epoch is the best', 'runs', "if is_best(self.rows): write_atomic", 'write_atomic', 'paper'),
-    ('the equal of the best is better', 'runs', "all(o['accuracy']<rows", "all(o['accuracy']<=rows", 'paper'),
+    ('the equal of the best is better', 'runs', 'o<vals[-1] for o in', 'o<=vals[-1] for o in', 'paper'),
     ('200 epochs warm up longer', 'ladder', "r['warmup']/r.paper['epochs']*n_epoch", "r['warmup']/paper_epochs*n_epoch", 'paper'),
-    ('paths leave their folder', 'core', "    if not res.startswith(root+os.sep): raise DataError(f\"Path", "    if False: raise DataError(f\"Path", 'data bad_tables or tables'),
-    ('random split by place', 'sources', 'random.Random(f\'{seed} {o}\').sample(byclass[o], min', '(lambda l, n: l[:n])(byclass[o], min', 'data split')]
+    ('paths leave their folder', 'core', "return res if res==root or res.startswith(os.path.join(root, '')) else None", 'return res', 'data bad_tables or tables'),
+    ('random split by place', 'folders', 'random.Random(f\'{seed} {o}\').sample(byclass[o], min', '(lambda l, n: l[:n])(byclass[o], min', 'data split')]
 
 def copy(to, module=None, old=None, new=None):
     "The package with one change, its tests, and links to all else"

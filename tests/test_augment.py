@@ -1,6 +1,6 @@
 "The paper's pipeline against independent sources, and beside fastai's own transforms."
 import io, random
-import numpy as np, pytest, torch, torch.nn.functional as F
+import numpy as np, pytest, torch
 import torchvision.transforms.v2.functional as TF
 from fastai.data.block import CategoryBlock, DataBlock, MultiCategoryBlock, RegressionBlock
 from fastai.data.core import TfmdDL
@@ -13,29 +13,16 @@ from fasttransform import Pipeline
 from fasttransform.transform import Transform
 from fastai.vision.learner import _add_norm
 from PIL import Image
-from sklearn.datasets import load_sample_images
 from bot.augment import ColorDraw, color, color_steps, cut_bytes, gluoncv_color, gluoncv_image, paper_mean, paper_std, pca_noise, random_box
-from bot.block import BagCrop, BagImageBlock, BagNormalize, bag_block, bag_dls
-from bot.block import EncodedImage
+from bot.block import BagCrop, BagImageBlock, BagNormalize, EncodedImage, bag_block, bag_dls
 from bot.sources import digits, find_source
 from bot.loader import KeyedDL
 from bot.core import UsageError
+from pictures import encode, photos, planes, psnr, resized
 
-photos = load_sample_images().images
 mean,std = torch.tensor(paper_mean),torch.tensor(paper_std)
 
-def encode(im, fmt='JPEG', **kwargs):
-    b = io.BytesIO()
-    im.save(b, fmt, **kwargs)
-    return b.getvalue()
-
-def planes(im): return torch.from_numpy(np.array(im)).permute(2,0,1)
-
-def psnr(a, b): return (10*torch.log10(255**2/(a.float()-b.float()).pow(2).mean())).item()
-
 def oracle(data): return planes(Image.open(io.BytesIO(data)).convert('RGB'))
-
-def resized(x, size, antialias=True): return F.interpolate(x[None].float(), size=size, mode='bilinear', antialias=antialias, align_corners=False)[0]
 
 @pytest.mark.parametrize('i', [0, 1])
 @pytest.mark.parametrize('reading', ['paper','gluoncv'])

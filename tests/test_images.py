@@ -2,31 +2,15 @@
 import io, os, random, struct, subprocess, sys, warnings, zlib
 from collections import Counter
 from pathlib import Path
-import numpy as np, pytest, torch, torch.nn.functional as F
+import numpy as np, pytest, torch
 from PIL import Image, ImageOps
-from sklearn.datasets import load_sample_images
 from bot import formats, images
 from bot.augment import random_box
 from bot.block import EncodedImage, bag_dls
 from bot.formats import decode_plain, pil_decode, readable, stored_box, turns, upright
 from bot.images import Encoded, ImageError, Verdicts, file_sign, shrink_by
+from pictures import encode, photos, planes, psnr, resized
 
-photos = load_sample_images().images
-
-def planes(im): return torch.from_numpy(np.array(im)).permute(2,0,1)
-
-def psnr(a, b): return (10*torch.log10(255**2/(a.float()-b.float()).pow(2).mean())).item()
-
-def resized(x, size): return F.interpolate(x[None].float(), size=size, mode='bilinear', antialias=True, align_corners=False)[0]
-
-def encode(im, fmt='JPEG', **kwargs):
-    b = io.BytesIO()
-    im.save(b, fmt, **kwargs)
-    return b.getvalue()
-
-def planes(im): return torch.from_numpy(np.array(im)).permute(2,0,1)
-
-def psnr(a, b): return (10*torch.log10(255**2/(a.float()-b.float()).pow(2).mean())).item()
 
 def oracle(data):
     im = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))

@@ -187,6 +187,12 @@ def test_lessons_are_counted():
 
 # ---- in step
 
+def test_the_table_of_mutants_is_in_step(monkeypatch):
+    "A fault is put where its fragment stands; `python tests/mutants.py` takes minutes, this finds what has moved"
+    monkeypatch.syspath_prepend(str(root/'tests'))
+    lost = [o[0] for o in importlib.import_module('mutants').table if src[o[1]].count(o[2])!=1 or not (root/f"tests/test_{o[4].split()[0]}.py").exists()]
+    assert not lost
+
 def test_in_step(tmp_path):
     d = copy(tmp_path/'bot')
     for cmd in 'nbdev-clean','nbdev-export': run(tool(cmd), cwd=d)
