@@ -56,12 +56,12 @@ table = [   # name, module, old, new, file of tests and which of it (pytest's -k
     ('B strides in its first convolution', 'resnet', 'b=dict(stem=(64,),      strided=1', 'b=dict(stem=(64,),      strided=0', 'paper'),
     ('a stem of other widths', 'resnet', 'd=dict(stem=(32,32,64)', 'd=dict(stem=(32,64,64)', 'paper'),
     ('stem of other channels not scaled', 'weights', '[:,:c_in] * (3/c_in)', '[:,:c_in]', 'models adapts or both_ways or inits'),
-    ('an earlier split of the model', 'models', '(body[:4],body[4:6],head)', '(body[:3],body[3:6],head)', 'models vision_learner'),
+    ('an earlier split of the model', 'models', '(body[:4],body[4:6],head)', '(body[:3],body[3:6],head)', 'models groups'),
     ('the last epoch is the best', 'runs', "if is_best(self.rows): write_atomic", 'write_atomic', 'paper'),
     ('the equal of the best is better', 'runs', 'o<vals[-1] for o in', 'o<=vals[-1] for o in', 'paper'),
     ('200 epochs warm up longer', 'ladder', "r['warmup']/r.paper['epochs']*n_epoch", "r['warmup']/paper_epochs*n_epoch", 'paper'),
     ('paths leave their folder', 'core', "return res if res==root or res.startswith(os.path.join(root, '')) else None", 'return res', 'data bad_tables or tables'),
-    ('random split by place', 'folders', 'random.Random(f\'{seed} {o}\').sample(byclass[o], min', '(lambda l, n: l[:n])(byclass[o], min', 'data split')]
+    ('random split by place', 'folders', 'random.Random(f\'{seed} {o}\').sample(byclass[o], min', '(lambda l, n: l[:n])(byclass[o], min', 'data random_split')]
 
 def copy(to, module=None, old=None, new=None):
     "The package with one change, its tests, and links to all else"
@@ -83,7 +83,7 @@ def outcome(tests, *change):
         res = subprocess.run(cmd, cwd=tmp, env=os.environ | dict(PYTHONPATH=tmp, PYTHONWARNINGS='ignore'), capture_output=True, text=True)
         if res.returncode==0: return ''
         failed = re.search(r'^(?:FAILED|ERROR) tests/(.*?)(?: - .*)?$', res.stdout, re.M)
-        if not failed: sys.exit(f'No test failed, but pytest ended with {res.returncode}:\n{res.stdout[-1000:]}{res.stderr[-1000:]}')
+        if not failed: sys.exit(f'No test failed ({tests}), but pytest ended with {res.returncode}:\n{res.stdout[-1000:]}{res.stderr[-1000:]}')
         return failed[1]
 
 def main(words):

@@ -16,7 +16,7 @@ from fastcore.xtras import Config
 from bot.block import bag_dls
 from bot.core import write_once
 from bot.images import ImageError
-from bot.folders import digits, unpack
+from bot.folders import digits, split_classes, unpack
 from bot.sources import find_source
 from bot.loader import KeyedDL
 from bot.core import DataError, UsageError
@@ -107,6 +107,12 @@ def test_hidden_folders_are_no_classes(tmp_path, folder):
     src = find_source(tmp_path)
     same_value((src.classes, src.n_train, src.n_valid), (['a','b'], 2, 1))
     assert "'val'" in src.describe()
+
+def test_a_random_split_takes_from_everywhere():
+    labels = ['a']*200 + ['b']*50
+    train,valid = split_classes(labels)
+    assert sorted(train+valid)==list(range(250)) and [sum(labels[i]==c for i in valid) for c in 'ab']==[40,10]
+    assert 50<np.mean(valid[:40])<150 and valid!=split_classes(labels, seed=1)[1]
 
 def test_digits_are_written_once():
     path = digits()

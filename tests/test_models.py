@@ -379,6 +379,12 @@ def train(learn, lr):
     from fastai.callback.progress import ProgressCallback
     with learn.removed_cbs(learn.cbs.filter(lambda o: isinstance(o, ProgressCallback))), learn.no_logging(): learn.fit(1, lr)
 
+def test_groups_of_layers():
+    m = models.xresnet18d(n_out=3, widen=1/16)
+    groups = xresnet_split(m)
+    names = [{k.split('.')[0] for k,p in m.named_parameters() if any(p is o for o in g)} for g in groups]
+    assert names==[{'stem','layer1','layer2'},{'layer3','layer4'},{'fc'}]
+
 def test_vision_learner(hub, tmp_path):
     from fastai.data.transforms import Normalize
     from fastai.losses import CrossEntropyLossFlat
