@@ -388,7 +388,9 @@ def test_groups_of_layers():
 def test_vision_learner(hub, tmp_path):
     from fastai.data.transforms import Normalize
     from fastai.losses import CrossEntropyLossFlat
-    from fastai.vision.learner import vision_learner
+    from fastai.vision.learner import model_meta, vision_learner
+    import bot.learner   # tells fastai where our models are cut
+    assert xresnet18b in model_meta
     learn = vision_learner(noise_dls(), xresnet18b, loss_func=CrossEntropyLossFlat(), path=tmp_path)
     norm, = [o for o in learn.dls.after_batch.fs if isinstance(o, Normalize)]
     assert hub.asked[0][0]=='timm/resnet18.gluon_in1k' and norm.mean.flatten().tolist()==pytest.approx((.485,.456,.406))
