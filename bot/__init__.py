@@ -10,7 +10,7 @@ Modules:
 - `bot.block`: The paper's pipeline as fastai's blocks, and loaders in one call
 - `bot.cli`: `bot-train`: from a folder of images to a trained classifier
 - `bot.core`: What every other module uses: errors with their exit codes, files that are whole or not there, tables for people
-- `bot.distill`: Learning from a teacher's answers
+- `bot.distill`: A hook that adds a trained teacher's answers to the loss
 - `bot.folders`: Folders of images: digits, a data set by its name, or your own; what is in them, and which part of them validates
 - `bot.formats`: What the bytes of an image file say, and the pixels that they stand for
 - `bot.guards`: The order in which hooks act in a step, and two hooks that stop a run before it is wasted
@@ -20,16 +20,16 @@ Modules:
 - `bot.learner`: One call puts a rung of the ladder onto fastai's `Learner`
 - `bot.loader`: Items in an order that a seed decides
 - `bot.losses`: Label smoothing, cross entropy of soft targets and the distillation loss: pure functions, and one loss class that fastai takes as its own
-- `bot.mixup`: Training on blends of two images and their labels
+- `bot.mixup`: A hook that trains on blends of two images and of their labels
 - `bot.models`: Our models, timm's, and any other, by one function
 - `bot.optimizer`: Nesterov momentum as torch computes it under fastai's schedules, weight decay for weights only, and the learning rate for a batch size
-- `bot.precision`: Computing in 16 bits, and channels last
+- `bot.precision`: Hooks that compute in 16 bits, and lay out images channels last
 - `bot.resnet`: Four variants of ResNet at seven depths, all made by one class, and what they cost
-- `bot.runs`: What a run leaves behind, written so that a crash cannot spoil it, and read without running anybody's code
+- `bot.runs`: The folder in which a run keeps settings, metrics and weights: whole after a crash, and read without running anybody's code
 - `bot.schedule`: Warmup, step and cosine decay as functions of the batch, for fastai's `ParamScheduler`
 - `bot.sources`: Images and their classes, from wherever they are
 - `bot.test_utils`: A small learner, and hooks that keep or interrupt what happens in it: what several notebooks test with
-- `bot.watch`: Loss curves while a model trains, and the images that it is given
+- `bot.watch`: Loss curves while a model trains, and the batch that it is given
 - `bot.weights`: Weights of a model, from files and from timm, and back"""
 
 __version__ = "0.0.1"

@@ -1,4 +1,4 @@
-"""Learning from a teacher's answers
+"""A hook that adds a trained teacher's answers to the loss
 
 Distillation (§5.3 of the paper) trains a student on the label and on the answers of a trained teacher. `learn.distill(teacher)` adds the hook `Distillation`, which asks the
 teacher about each batch. The loss itself, `distill_loss`, is in `bot.losses`.

@@ -1,4 +1,4 @@
-"""Training on blends of two images and their labels
+"""A hook that trains on blends of two images and of their labels
 
 Mixup (§5.4 of the paper) trains on blends of two images. `draw_pairs` draws who is blended with whom, `mix` blends, and the hook `BagMixup` calls both in each
 training step.

@@ -1,4 +1,4 @@
-"""Computing in 16 bits, and channels last
+"""Hooks that compute in 16 bits, and lay out images channels last
 
 Half precision (§3.2 of the paper) runs convolutions and products in 16 bits, and keeps weights and loss in 32. `learn.to_fp16()` and `learn.to_bf16()` switch it on for any fastai learner, and
 `learn.to_channelslast()` lays out images as GPUs prefer. Importing this module replaces fastai's methods of these names by the ones below.

@@ -1,11 +1,11 @@
-"""What a run leaves behind, written so that a crash cannot spoil it, and read without running anybody's code
+"""The folder in which a run keeps settings, metrics and weights: whole after a crash, and read without running anybody's code
 
 A run is a folder:
 
 | file | holds |
 |---|---|
 | `args.yaml` | every setting as it was used, what was changed and why, versions, the same run in Python |
-| `metrics.csv` | a row an epoch, under fastai's column names |
+| `metrics.csv` | a row for each epoch, under fastai's column names |
 | `last.safetensors`, `best.safetensors` | the weights after the last epoch, and after the one with the highest accuracy |
 | `status.json` | how far the run got and how it ended |
 

@@ -1,4 +1,4 @@
-"""Loss curves while a model trains, and the images that it is given
+"""Loss curves while a model trains, and the batch that it is given
 
 `LossPlot` draws the losses of a run while it trains, in Jupyter. `learn.show_train_batch()` shows the next batch as the model will get it, after mixup and all other hooks.
 
