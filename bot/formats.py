@@ -29,10 +29,11 @@ image_problems = OSError, SyntaxError, ValueError, RuntimeError, Image.Decompres
 readable = 'JPEG PNG GIF BMP DIB PPM WEBP TIFF AVIF JPEG2000 HEIF'.split()   # names of Pillow's; an MPO is a JPEG to it
 
 def read_bytes(
-    path # A file
+    path, # A file
+    st:os.stat_result=None # What the system says of it, if that has been asked for
 )->bytes: # All of it
     "Bytes of an ordinary file that is not empty"
-    if not stat.S_ISREG(os.stat(path).st_mode): raise OSError('not an ordinary file')
+    if not stat.S_ISREG((st or os.stat(path)).st_mode): raise OSError('not an ordinary file')
     with open(path, 'rb') as f: data = f.read()
     if not data: raise OSError('empty file')
     return data

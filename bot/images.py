@@ -12,7 +12,7 @@ __all__ = ['exif_keys', 'max_bytes', 'max_pixels', 'decoder_bytes', 'ImageError'
            'pil_tensor', 'crop', 'resize_shrunk', 'Verdicts', 'file_sign', 'Encoded', 'first_readable']
 
 # %% ../nbs/02_images.ipynb #50460f71
-import hashlib, os
+import os
 from math import ceil
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
@@ -120,12 +120,10 @@ class Verdicts:
         row[row.argmin()] = sign|sound   # an empty place, if there is one
 
 def file_sign(
-    path # A file
-)->int: # An even number of 63 bits
+    st:os.stat_result # Of a file
+)->int: # An even number of 63 bits, the same in each process
     "What changes when the file does"
-    st = os.stat(path)
-    sign = hashlib.blake2b(os.fsencode(f'{path} {st.st_size} {st.st_mtime_ns}'), digest_size=8).digest()
-    return int.from_bytes(sign, 'little')>>2<<1
+    return (hash((st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns)) & 2**62-1)<<1
 
 # %% ../nbs/02_images.ipynb #5fcbe151
 class Encoded:
@@ -158,7 +156,8 @@ class Encoded:
         "Size as stored, and orientation"
         try:
             if self.data is None:
-                self.sign,self.data = file_sign(self.path),read_bytes(self.path)
+                st = os.stat(self.path)
+                self.data,self.sign = read_bytes(self.path, st),file_sign(st)
                 self.sound = self.verdicts[self.sign]
             self.stored = jpeg_size(self.data) or self.ask_pillow()
         except image_problems as e: raise ImageError(self.path, e) from e

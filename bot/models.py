@@ -197,7 +197,7 @@ def read_args(
     "The settings of a run, each checked"
     try:
         args = dict(but=[], reading='paper', given={}, data={}) | yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-        if 'normalised' in args: args['normalized'] = args.pop('normalised')   # the spelling of earlier runs
+        if 'normalized' in args: args['normalized'] = args.pop('normalized')   # the spelling of earlier runs
         for k,kind in dict(rung=str, but=list, given=dict, data=dict, settings=dict, classes=list, normalized=dict).items():
             if not isinstance(args.get(k), kind): raise ValueError(f'its {k} is no {kind.__name__}')
         args['settings'] = ladder['baseline'] | check_settings(**args['settings'])
