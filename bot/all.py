@@ -5,7 +5,8 @@ from .ladder import default_rung, fit_to, ladder, Ladder, readings, recipe, Reci
 from .images import Encoded, ImageError
 from .folders import digits
 from .sources import find_source
-from .loader import keyed, KeyedDL
+from .keys import keyed
+from .loader import KeyedDL
 from .augment import paper_mean, paper_std, pca_noise, random_box, scale_hsv
 from .block import bag_block, bag_dls, BagCrop, BagImageBlock, BagNormalize, EncodedImage, norm_stats
 from .init import init_layers, kaiming, msra, xavier, zero_gamma

@@ -23,6 +23,7 @@ __all__ = ['luma', 'pca_values', 'pca_axes', 'paper_mean', 'paper_std', 'color_s
 import random
 from functools import lru_cache
 import torch
+from .keys import step_draw
 
 # %% ../nbs/05_augment.ipynb #4b8e70f3
 def random_box(
@@ -161,9 +162,9 @@ class ColorDraw:
         pca:float=.1, # Standard deviation of the PCA noise
         device='cpu' # Where they are needed
     ):
-        factors = 1+(2*torch.rand(n, 3)-1)*jitter
-        noise = pca_noise(torch.randn(n, 3)*pca)
-        order = torch.rand(n, 3).argsort(1)
+        factors = 1+(2*step_draw('jitter', n, lambda n: torch.rand(n, 3))-1)*jitter
+        noise = pca_noise(step_draw('noise', n, lambda n: torch.randn(n, 3))*pca)
+        order = step_draw('order', n, lambda n: torch.rand(n, 3)).argsort(1)
         self.factors,self.noise,self.order = (o.to(device, non_blocking=True) for o in (factors,noise,order))
 
 # %% ../nbs/05_augment.ipynb #c509452b

@@ -23,7 +23,7 @@ from fastai.callback.core import Callback
 from fastai.learner import Learner
 from .core import DataError, UsageError
 from .ladder import ladder, setting
-from .loader import keyed
+from .keys import keyed
 from .block import bag_of, norm_stats
 from .resnet import evaluating, our_names
 from .weights import import_timm, input_cfg

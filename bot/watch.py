@@ -28,7 +28,7 @@ from fastai.learner import Learner
 from fastai.torch_core import find_bs
 from fastai.vision.data import get_grid
 from .core import UsageError
-from .loader import keyed
+from .keys import keyed
 from .guards import hook_order
 
 # %% ../nbs/19_watch.ipynb #7e6059eb

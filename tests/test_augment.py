@@ -1,7 +1,9 @@
 "The paper's pipeline against independent sources, and beside fastai's own transforms."
 import io, random
+from pathlib import Path
 import numpy as np, pytest, torch
 import torchvision.transforms.v2.functional as TF
+from fastai.callback.core import Callback
 from fastai.data.block import CategoryBlock, DataBlock, MultiCategoryBlock, RegressionBlock
 from fastai.data.core import TfmdDL
 from fastai.data.transforms import IntToFloatTensor, Normalize, RandomSplitter, get_image_files, parent_label
@@ -16,7 +18,9 @@ from PIL import Image
 from bot.augment import ColorDraw, color, color_steps, cut_bytes, gluoncv_color, gluoncv_image, paper_mean, paper_std, pca_noise, random_box
 from bot.block import BagCrop, BagImageBlock, BagNormalize, EncodedImage, bag_block, bag_dls
 from bot.sources import digits, find_source
+from bot.keys import Step, step_draw
 from bot.loader import KeyedDL
+from bot.learner import bag_learner
 from bot.core import UsageError
 from pictures import encode, photos, planes, psnr, resized
 
@@ -257,6 +261,42 @@ def test_an_item_has_its_own_draws_in_each_epoch():
     assert len(set(draws.values()))==120
     assert dl.fetch(1, 4, [7])[1][0].item()==draws[1,7]   # in whatever batch it is
     assert len(dl.fetch(1, 0, [7]*8)[1][0].unique())==8   # and one that is there twice draws twice
+
+@pytest.mark.parametrize('reading', ['paper','gluoncv'])
+def test_a_place_that_cannot_be_read_moves_no_other_draw(tmp_path, reading):
+    "A step draws by name and for all places of its batch: what is left of a batch has the pixels, shares and partners that it has in the whole one"
+    rng = np.random.default_rng(0)
+    for c in 'ab':
+        (tmp_path/c).mkdir()
+        for i in range(10): Image.fromarray(rng.integers(0, 256, (40,48,3), dtype=np.uint8)).save(tmp_path/c/f'{i}.png')
+    def steps(workers):
+        learn = bag_learner(bag_dls(tmp_path, size=32, bs=8, reading=reading, num_workers=workers, bad='skip', valid_pct=.1, device='cpu', pca=1.), 'mixup', but='distill',
+            widen=1/16, arch='xresnet18d', alpha=1.)
+        seen = []
+        class See(Callback):
+            order = 99
+            def before_batch(self):
+                if self.training: seen.append((Step.now.items,Step.now.rows,self.bag_mixup.pairs,self.xb[0].as_subclass(torch.Tensor).clone()))
+        with learn.no_bar(), learn.no_logging(): learn.fit(2, 0., cbs=See())
+        return seen,learn.dls.train.items
+    whole,items = steps(0)
+    for o in items[3],items[12]: Path(o[0]).write_bytes(b'no image')
+    part,_ = steps(2)
+    assert len(whole)==len(part)==4 and sum(len(o[1])<8 for o in part)>=2
+    for (idx,rows,(lam,partner),x),(idx2,rows2,(lam2,partner2),x2) in zip(whole, part):
+        assert idx==idx2 and rows==list(range(8))
+        if reading=='gluoncv':
+            assert torch.equal(lam, lam2)
+            continue
+        assert torch.equal(lam[rows2], lam2)
+        same = [k for k,r in enumerate(rows2) if rows2[partner2[k]]==partner[r]]
+        assert len(same)>=len(rows2)-2
+        for k in same: assert torch.equal(x[rows2[k]], x2[k])
+    lams = torch.stack([o[2][0] for o in whole])
+    assert len(lams.unique())==lams.numel()   # each step its own
+    draw = ColorDraw(8)
+    with Step(0, 0, 0, list(range(8)), list(range(8))): a,b = (step_draw(k, 8, torch.rand) for k in ('a','b'))
+    assert not torch.equal(a, b)
 
 @pytest.mark.parametrize('where', ['before_batch','after_batch'])
 def test_a_batch_has_its_own_draws_in_each_epoch(where):
