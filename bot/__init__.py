@@ -27,9 +27,11 @@ Modules:
 - `bot.optimizer`: Nesterov momentum as torch computes it under fastai's schedules, weight decay for weights only, and the learning rate for a batch size
 - `bot.precision`: Hooks that compute in 16 bits, and lay out images channels last
 - `bot.resnet`: Four variants of ResNet at seven depths, all made by one class, and what they cost
-- `bot.runs`: The folder in which a run keeps settings, metrics and weights: whole after a crash, and read without running anybody's code
+- `bot.resume`: The same command, or the same cell, goes on where a run stopped, and ends with the same bits
+- `bot.runs`: What a run was asked for and what it reached, in a folder that is read without running anybody's code
 - `bot.schedule`: Warmup, step and cosine decay as functions of the batch, for fastai's `ParamScheduler`
 - `bot.sources`: Images and their classes, from wherever they are
+- `bot.state`: The state of training as text and tensors, and what the model made of each validation image
 - `bot.test_utils`: A small learner, and hooks that keep or interrupt what happens in it: what several notebooks test with
 - `bot.watch`: Loss curves while a model trains, and the batch that it is given
 - `bot.weights`: Weights of a model, from files and from timm, and back"""

@@ -9,7 +9,7 @@ Docs: https://OWNER.github.io/bot/files.html.md"""
 
 # %% auto #0
 __all__ = ['plain_names', 'write_sum', 'is_whole', 'second_name', 'sync_folder', 'read_status', 'run_file', 'birth', 'this_place',
-           'Claim']
+           'Claim', 'held']
 
 # %% ../nbs/00_files.ipynb #2b406c94
 import json, os, re, shutil, socket, threading, time, zlib
@@ -141,7 +141,7 @@ class Claim:
     def make(self, n):
         "Make claim number `n`; of several processes one can"
         new = self.path/f'.claim.{self.token}.{os.getpid()}'
-        new.write_text(self.text(0))
+        write_atomic(new, self.text(0))
         try: os.link(new, self.file(n))
         except FileExistsError: return False
         except OSError:   # a file system without links
@@ -196,3 +196,11 @@ def __exit__(self:Claim, *exc):
     if self.newest()[0]==self.n:
         for n in range(self.n, -1, -1): self.file(n).unlink(missing_ok=True)
     self.n = None
+
+# %% ../nbs/00_files.ipynb #28b5c069
+def held(
+    path:Path # A folder
+)->bool: # As far as can be seen at once
+    "Is a process of this machine at work on `path`?"
+    o = Claim(path).newest()[1]
+    return bool(o) and o.get('place')==this_place() and birth(o.get('pid'))==o.get('born')

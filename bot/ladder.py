@@ -106,6 +106,7 @@ def options(
     bad:One('stop', 'skip')='stop', # An image that cannot be read: 'stop' before its batch is trained on, or 'skip' it and say so
     seed:Num('[0,9223372036854775807]', int)=0, # Seed of weights, order and augmentation; the same seed gives the same numbers
     workers:Num('[0,inf)', int)=None, # Processes that read images; the result does not depend on it
+    save_minutes:Num('[0,inf)')=10, # Save within an epoch after so many minutes, beside its end
 )->dict: # All of them
     "Options by name"
     return check_settings(**locals())
