@@ -21,8 +21,9 @@ from fastcore.basics import store_attr
 from .core import DataError, shown, within
 from .ladder import setting
 from .images import Encoded, first_readable, ImageError, plain_reason
-from .folders import check_classes, check_level, check_parts, class_name, digits, digits_settings, fastai_data, fastai_names, find_parts, Folder
-from .folders import folder_notes, image_exts, labelled, lift, part_words, some, split_classes, suffix
+from .datasets import digits, digits_settings, fastai_data, fastai_names, split_classes
+from .folders import check_classes, check_level, check_parts, class_name, find_parts, Folder, folder_notes, image_exts, labelled, lift
+from .folders import part_words, some, suffix
 
 # %% ../nbs/03_sources.ipynb #39bd85aa
 class Source:

@@ -3,10 +3,11 @@ import gzip, io, os, random, re, struct, subprocess, sys, tarfile, unicodedata, 
 from pathlib import Path
 import pandas as pd, pytest, yaml
 from PIL import Image
-from bot import folders
+from bot import datasets, folders
 from bot.cli import main
 from bot.core import DataError, shown, write_atomic
-from bot.folders import is_image, unpack
+from bot.datasets import unpack
+from bot.folders import is_image
 from bot.sources import find_source
 
 Image.new('RGB', (9,9)).save(memory := io.BytesIO(), 'PNG')
@@ -335,16 +336,16 @@ def bomb(path, sizes):
 
 def test_an_archive_is_bounded(tmp_path, monkeypatch):
     (tmp_path/'to').mkdir()
-    monkeypatch.setattr(folders, 'max_unpacked', 2**20)
+    monkeypatch.setattr(datasets, 'max_unpacked', 2**20)
     bomb(tmp_path/'a.tgz', [2**19, 2**19, 1])
     with zipfile.ZipFile(tmp_path/'a.zip', 'w', zipfile.ZIP_DEFLATED) as f: f.writestr('0.png', bytes(2**20+1))
     for o in 'a.tgz', 'a.zip':
         with pytest.raises(DataError, match='unpacks to more than'): unpack(tmp_path/o, tmp_path/'to')
     bomb(tmp_path/'b.tgz', [2**19, 2**19])
-    monkeypatch.setattr(folders, 'max_members', 1)
+    monkeypatch.setattr(datasets, 'max_members', 1)
     with pytest.raises(DataError, match='1 files'): unpack(tmp_path/'b.tgz', tmp_path/'to')
     assert not list((tmp_path/'to').iterdir())
-    monkeypatch.setattr(folders, 'max_members', 2)
+    monkeypatch.setattr(datasets, 'max_members', 2)
     unpack(tmp_path/'b.tgz', tmp_path/'to')
     assert len(list((tmp_path/'to').iterdir()))==2
 
