@@ -22,7 +22,7 @@ from .core import DataError, shown, within
 from .ladder import setting
 from .images import Encoded, first_readable, ImageError, plain_reason
 from .datasets import digits, digits_settings, fastai_data, fastai_names, split_classes
-from .folders import check_classes, check_level, check_parts, class_name, find_parts, Folder, folder_notes, image_exts, labelled, lift
+from .folders import check_classes, check_level, check_nested, check_parts, class_name, find_parts, Folder, folder_notes, image_exts, labelled, lift
 from .folders import part_words, some, suffix
 
 # %% ../nbs/03_sources.ipynb #39bd85aa
@@ -107,6 +107,7 @@ def folder_source(
     else: check_classes(top)
     base = lift(parts['train']) if parts else top
     check_level(base)
+    check_nested(base)
     train,notes = labelled(base),folder_notes(top, parts)
     valid,test = (labelled(lift(parts[o])) if o in parts else [] for o in ('valid','test'))
     if valid or test: return Source(name, path, train, valid or test, f"folder '{shown(parts['valid' if valid else 'test'].name)}'", test if valid else [], notes)

@@ -51,13 +51,29 @@ def test_a_part_may_hold_itself(tmp_path):
     src = find_source(tmp_path)
     assert (src.classes, src.n_train, src.n_valid)==(['cats','dogs'], 6, 6) and 'folders not used: seg_pred (3 images)' in src.describe()
 
-@pytest.mark.parametrize('names', [both('one','two'), both('cats','dogs', classes=('train','valid')), both('2019','2020','2021'), [*both('one','two'), 'two/cows']])
-def test_folders_that_hold_the_same_are_refused(tmp_path, names): refused(lay(tmp_path, *names), 'holds the folders', 'train and valid')
+two_ways = [both('one','two'), both('cats','dogs', classes=('train','valid')), both('2019','2020','2021'), [*both('one','two'), 'two/cows'], [*both('data1','data2'), 'extra/cats'],
+    ['learn/cats','check/cats'], ['learn/Cats','check/cats'], both('train/fold0','train/fold1'), both('train/fold0','train/fold1','val/fold0'), both('cats','dogs', classes=('2019','2020')),
+    both('train/cats','train/dogs','val/cats','val/dogs', classes=('2019','2020')), both('learn/images','check/images'), both('a/learn','b/check'), ['cats','dogs',*both('learn')],
+    [*both('train/train/f0'), *both('train/train/f1')], [*'abcdefgh', *both('seg_train'), 'seg_val/cats', 'seg_val/cows'], ['learn/cafe\u0301','check/caf\xe9']]
+
+@pytest.mark.parametrize('names', two_ways)
+@pytest.mark.parametrize('stray', [False, True])
+def test_names_at_two_places_are_refused(tmp_path, names, stray):
+    "Whether or not a picture got into one of the outer folders"
+    lay(tmp_path, *names)
+    if stray: (tmp_path/names[-1].split('/')[0]/'stray.png').write_bytes(tiny_png)
+    refused(tmp_path, 'have one name', 'train and valid', 'directly into them', 'a table')
+
+def test_a_stray_image_hides_no_split(tmp_path):
+    lay(tmp_path, *both('seg_train/seg_train', 'seg_test'))
+    for o in 'seg_train', 'seg_train/seg_train', 'seg_test': (tmp_path/o/'stray.png').write_bytes(tiny_png)
+    src = find_source(tmp_path)
+    assert (src.classes, src.n_train, src.n_valid)==(['cats','dogs'], 6, 6) and '3 images outside of class folders not used' in src.describe()
 
 @pytest.mark.parametrize('names', [['train_images','test_images'], [*both('training_set'), 'test_set'], [*both('seg_train'), *both('seg_val', classes='ab')], ['train-a','val-a','test-a']])
 def test_parts_without_the_same_classes_are_refused(tmp_path, names): refused(lay(tmp_path, *names), 'named as parts of a split', 'rename')
 
-@pytest.mark.parametrize('names,classes', [(['test_tube','flask'], ['flask','test_tube']), (['bullet_train','test_tube','flask','cup','pan'], ['bullet_train','cup','flask','pan','test_tube']), (['model_train/red','bus/red'], ['bus','model_train']), (both('a','b', classes=['images']), ['a','b'])])
+@pytest.mark.parametrize('names,classes', [(['test_tube','flask'], ['flask','test_tube']), (['bullet_train','test_tube','flask','cup','pan'], ['bullet_train','cup','flask','pan','test_tube']), (['model_train/red','bus/blue'], ['bus','model_train']), (['bus/a','bus/b','car/c','car/d'], ['bus','car']), (['cats','cats/old','dogs','dogs/old'], ['cats','dogs']), (['cats','cats/old/x/y','dogs'], ['cats','dogs']), (['train/bus/a','train/car/b','val/bus/a','val/car/a'], ['bus','car']), (both('a','b', classes=['images']), ['a','b'])])
 def test_classes_stay_classes(tmp_path, names, classes): assert find_source(lay(tmp_path, *names)).classes==classes
 
 def test_flat_validation_images_are_refused(tmp_path): refused(lay(tmp_path, *both('train'), 'val', ext='jpg'), 'val', 'have no class')
@@ -156,7 +172,7 @@ def random_tree(path, rng, depth=0):
         n_others += 1
     names = 'train Train val valid dev test testing cats dogs cows seg_train seg_test 2019 2020 models'.split()
     for o in rng.sample(names, rng.choice((2, 3, 4)) if depth<2 else rng.choice((0, 0, 1))) if depth<4 else []:
-        below = random_tree(path/o, rng, depth+1)
+        below = random_tree(path/(f'{o}{rng.randrange(10**6)}' if depth and rng.random()<.7 else o), rng, depth+1)
         n_images,n_others = n_images+below[0],n_others+below[1]
     return n_images,n_others
 
