@@ -3,7 +3,7 @@ import gzip, io, os, random, re, struct, subprocess, sys, tarfile, unicodedata, 
 from pathlib import Path
 import pandas as pd, pytest, yaml
 from PIL import Image
-from bot import datasets, folders
+from bot import datasets, folders, runs
 from bot.cli import main
 from bot.core import DataError, shown, write_atomic
 from bot.datasets import unpack
@@ -116,7 +116,7 @@ def test_what_is_not_used_is_said(tmp_path):
     for o in 'cats/a.txt', 'b.TXT', 'dogs/README', '.hidden.txt', 'dogs/.DS_Store': (tmp_path/o).touch()
     assert '6 .heic, 2 .txt, 1 without suffix (pip install "bot[heic]" to read HEIC) not used' in find_source(tmp_path).describe()
 
-@pytest.mark.parametrize('name', ['a.jfif', 'a.avif', 'a.ppm', 'a.pgm', 'a.jp2', 'a.jpg_large', 'a.jpg ', 'a.png:small', 'a.JPG?w=300', 'a.jpg\r', 'a.j2k', 'a.pbm', 'a.png_orig', 'a.jpg.'])
+@pytest.mark.parametrize('name', ['a.jfif', 'a.avif', 'a.ppm', 'a.pgm', 'a.jp2', 'a.jpg_large', 'a.jpg ', 'a.png:small', 'a.JPG?w=300', 'a.jpg\r', 'a.j2k', 'a.pbm', 'a.png_orig', 'a.jpg.', 'a.pjpeg', 'a.pjp'])
 def test_suffixes_that_are_read(tmp_path, name):
     kinds = {'.avif':'AVIF', '.ppm':'PPM', '.pgm':'PPM', '.pbm':'PPM', '.jp2':'JPEG2000', '.j2k':'JPEG2000', '.png':'PNG'}
     for i,c in enumerate('ab'):
@@ -130,27 +130,59 @@ def test_names_of_other_files(name): assert not is_image(name)
 def test_a_class_with_nothing_that_is_read(tmp_path):
     lay(tmp_path, 'cats', 'dogs'), (tmp_path/'cows').mkdir()
     for i in range(8): (tmp_path/'cows'/f'{i}.dng').touch()
-    src = find_source(tmp_path)
-    assert src.classes==['cats','dogs'] and 'folders without images: cows (8 .dng)' in src.describe()
+    refused(tmp_path, 'cows', '8 .dng')
     for i in range(2): (tmp_path/'cows'/f'{i}.HEIC').touch()
     refused(tmp_path, 'cows', '8 .dng, 2 .heic', 'bot[heic]')
+    for i in range(11): (tmp_path/'cows'/f'{i}.txt').touch()
+    assert 'folders without images: cows (11 .txt, 8 .dng, 2 .heic' in find_source(tmp_path).describe()
+
+@pytest.mark.parametrize('name', ['a.jxl', 'a.JXL', 'a.heic', 'a.cr2', 'a.tga', 'a.svg', 'a.png.1', 'a.png.download', 'a.jpg.part', 'a.jpeg.crdownload', 'a.jpg~', 'a.jpg_original'])
+@pytest.mark.parametrize('at', ['cows', 'cows/deep', 'train/cows', 'val/cows', 'val'])
+def test_pictures_that_are_not_read_are_no_reason_to_drop_a_class(tmp_path, name, at):
+    if name=='a.heic' and is_image(name): return   # read here
+    lay(tmp_path, *(both('train') if at[0] in 'tv' else ('cats','dogs')), *(both('val') if at[:4]=='val/' else ()))
+    (tmp_path/at).mkdir(parents=True, exist_ok=True), (tmp_path/at/name).touch()
+    refused(tmp_path, 'has nothing that is read', f'1 {folders.file_kind(name)}', 'convert them')
+
+@pytest.mark.parametrize('name,kind', [('a.png.1', '.png.1'), ('a.PNG.Download', '.png.download'), ('a.jpg.part', '.jpg.part'), ('a.tar.gz', '.gz'), ('a.jpg.json', '.jpg.json'), ('a.jxl', '.jxl')])
+def test_a_file_that_is_not_used_is_counted_by_its_name(tmp_path, name, kind):
+    (lay(tmp_path, 'cats', 'dogs')/'cats'/name).touch()
+    assert find_source(tmp_path).notes==[f'1 {kind} not used']
 
 def test_one_class_says_what_else_there_is(tmp_path):
     lay(tmp_path, 'cats'), (tmp_path/'dogs').mkdir(), (tmp_path/'dogs/1.cr2').touch()
-    refused(tmp_path, "'cats'", 'dogs (1 .cr2)')
-
-def run_folder(path):
-    lay(path, '.', 'curves')
-    for o in 'args.yaml', 'status.json': (path/o).touch()
+    refused(tmp_path, 'dogs', '1 .cr2')
+    (tmp_path/'dogs/1.cr2').rename(tmp_path/'dogs/1.npy')
+    refused(tmp_path, "'cats'", 'dogs (1 .npy)')
 
 def test_folders_that_are_no_class(tmp_path):
     lay(tmp_path, 'cats', 'dogs')
-    run_folder(tmp_path/'runs/20260101-000000-xresnet18d-mixup'), run_folder(tmp_path/'first'), run_folder(tmp_path/'cats/deep')
+    for o in 'runs/20260101-000000-xresnet18d-mixup', 'first', 'cats/deep': runs.save_status(lay(tmp_path/o, '.', 'curves'), 'finished')
     (tmp_path/'models').mkdir(), (tmp_path/'models/last.pth').touch()
     (tmp_path/'__MACOSX/cats').mkdir(parents=True), (tmp_path/'__MACOSX/cats/._0.png').touch()
     src = find_source(tmp_path)
     assert (src.classes, len(src.items))==(['cats','dogs'], 6)
-    assert 'folders without images: __MACOSX, first, models (1 .pth), runs' in src.describe()
+    assert src.notes==['folders without images: first (1 run folders), models (1 .pth), runs (1 run folders)', '1 run folders, 1 __MACOSX folders not used']
+    refused(tmp_path/'first', 'No images', '1 run folders not used')
+
+@pytest.mark.parametrize('name', ['wandb', '@eaDir', '$RECYCLE.BIN', '$Recycle.Bin', 'lost+found', 'node_modules', '__MACOSX', '.ipynb_checkpoints', 'lightning_logs', 'mlruns', 'checkpoints', '__pycache__', 'System Volume Information', '#recycle'])
+def test_folders_that_tools_make_are_no_class(tmp_path, name):
+    "Images in them are neither a class nor of one"
+    for names,at in ((('cats','dogs'), ('.','cats')), (both('train','val'), ('.','train','val/cats'))):
+        path = lay(tmp_path/at[-1].split('/')[0], *names)
+        for o in at: lay(path/o/name, '.', 'media/images')
+        src = find_source(path)
+        assert (src.classes, len(src.items))==(['cats','dogs'], 3*len(names))
+        assert src.notes==([] if name[0]=='.' else [f'{len(at)} {name} folders not used'])
+        assert find_source(lay(tmp_path/name/at[-1].split('/')[0], 'cats', 'dogs')).classes==['cats','dogs']   # if the user names it
+
+@pytest.mark.parametrize('file,text,is_run', [('args.yaml','rung: mixup\nbut: []\n',True), ('status.json','{"state": "running", "epochs": 0}',True), ('args.yaml','aa: rand-m9\nbatch_size: 64\n',False),
+    ('status.json','{"status": "done"}',False), ('status.json','',False), ('args.yaml',None,False)])
+def test_a_run_folder_by_one_of_its_files(tmp_path, file, text, is_run):
+    "This package's; other programs write files of those names"
+    lay(tmp_path, 'cats', 'dogs', 'mice/curves')
+    (tmp_path/'mice'/file).mkdir() if text is None else (tmp_path/'mice'/file).write_text(text)
+    assert find_source(tmp_path).classes==['cats','dogs'] + ['mice']*(not is_run)
 
 def test_training_in_the_folder_of_the_images(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(lay(tmp_path, 'cats', 'dogs', n=8))
@@ -159,6 +191,9 @@ def test_training_in_the_folder_of_the_images(tmp_path, monkeypatch, capsys):
         out = capsys.readouterr()
         assert rc==0, out.err
     assert '2 classes' in out.out and 'folders without images: runs' in out.out and len(list(Path('runs').iterdir()))==3
+    for o,file in zip(Path('runs').iterdir(), ('args.yaml','status.json','args.yaml')):   # one that was cut off, or half copied
+        lay(o, 'curves'), (o/file).unlink()
+    assert find_source('.').classes==['cats','dogs']
 
 def random_tree(path, rng, depth=0):
     "Folders, images and other files as people leave them; how many images and other files there are in all"
