@@ -5,7 +5,7 @@ import pandas as pd, pytest, yaml
 from PIL import Image
 from bot import datasets, folders, runs
 from bot.cli import main
-from bot.core import DataError, shown, write_atomic
+from bot.core import DataError, shown, UsageError, write_atomic
 from bot.datasets import unpack
 from bot.folders import is_image
 from bot.sources import find_source
@@ -287,8 +287,44 @@ def test_doubles_are_said(tmp_path):
     src = find_source(table(tmp_path, f'{text}\ncats/1.png,cats,train\ncats/2.png,dogs,train\ndogs/3.png,dogs,valid\n./cats/4.png,cats,train\n'))
     said = src.describe()
     assert f"1 images have two labels, the first is '{tmp_path}/cats/2.png'" in said and f"1 images are in two parts of the split, the first is '{tmp_path}/dogs/3.png'" in said
-    assert '3 rows are repeated' in said
+    assert '2 images are repeated' in said
     assert find_source(table(tmp_path, text)).notes==[]
+
+@pytest.mark.parametrize('kind', ['folder', 'relative', 'frame'])
+def test_a_link_is_what_it_leads_to(tmp_path, monkeypatch, kind):
+    "To a file or to a folder, within a class, in two classes, in two parts"
+    (tmp_path/'data').symlink_to(lay(tmp_path/'real', *both('train','val')))   # the data themselves may be behind a link
+    top = tmp_path/'data'
+    monkeypatch.chdir(tmp_path)
+    def notes():
+        if kind!='frame': return find_source(top if kind=='folder' else 'data').notes
+        df = pd.DataFrame([(str(o.relative_to(top)), o.parent.name, o.parts[-3]) for o in sorted(top.glob('*/*/*'))], columns=['image','label','split'])
+        return find_source(df, root=top).notes
+    assert notes()==[]
+    os.symlink('0.png', top/'train/cats/again.png'), os.symlink(tmp_path/'real/train/cats/0.png', top/'train/cats/absolute.png')
+    assert notes()==['2 images are repeated']
+    os.symlink('../dogs/1.png', top/'train/cats/dog.png')
+    assert notes()==[f"1 images have two labels, the first is '{tmp_path}/real/train/dogs/1.png'", '2 images are repeated']
+    os.symlink('../../train/cats/2.png', top/'val/cats/seen.png')
+    assert f"1 images are in two parts of the split, the first is '{tmp_path}/real/train/cats/2.png'" in notes()
+    os.rename(top/'val', tmp_path/'elsewhere'), os.symlink('train', top/'val')
+    assert any(o.startswith('6 images are in two parts') for o in notes()), notes()
+
+def test_links_in_a_random_split(tmp_path):
+    lay(tmp_path, 'cats', 'dogs', n=1)
+    for i in range(1, 10): os.symlink('0.png', tmp_path/f'cats/{i}.png'), os.symlink('0.png', tmp_path/f'dogs/{i}.png')
+    said = find_source(tmp_path).describe()
+    assert '2 images are in two parts of the split' in said and '16 images are repeated' in said
+
+@pytest.mark.parametrize('src', [123, None, True, 1.5, b'photos', ['a'], ('a','b'), {'a'}, {}, object(), Image, pd.Series(['a.png'])])
+def test_a_source_of_another_kind_is_refused(src):
+    with pytest.raises(UsageError, match='name a folder, a CSV file') as e: find_source(src)
+    assert len(str(e.value))<200 and str(e.value).isprintable()
+
+@pytest.mark.parametrize('root', [123, ['a'], b'a', object()])
+def test_a_root_of_another_kind_is_refused(root):
+    df = pd.DataFrame([('a.png','a'), ('b.png','b')], columns=['image','label'])
+    with pytest.raises(UsageError, match='root='): find_source(df, root=root)
 
 def test_any_root(tmp_path):
     df = pd.DataFrame([(f'{tmp_path}/{c}/{i}.png',c) for c in ('cats','dogs') for i in range(3)], columns=['image','label'])
