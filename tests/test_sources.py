@@ -253,6 +253,50 @@ def test_columns_that_are_not_used_are_named(tmp_path):
     src = find_source(table(tmp_path, lines('image,label,width,fold', str, str)))
     assert 'columns not used: width, fold' in src.describe() and 'random' in src.how
 
+@pytest.mark.parametrize('head,words', [('phase', ('train','val')), ('Phase', ('Train','TEST')), ('subset', ('training','validation')), ('fold', ('train','holdout')), ('set', ('train','dev')), ('valid', ('0','1')),
+    ('valid', ('False','True')), ('is_train', ('1','0')), ('Is Train', ('True','False')), ('is-train', ('yes','no')), ('train', ('1.0','0.0')), ('is_val', ('0','1')), ('is valid', ('0','1')), ('valid', ('train','valid'))])
+def test_a_split_under_another_name(tmp_path, head, words):
+    src = find_source(table(tmp_path, lines(f'image,label,width,{head}', str, lambda i: words[i<3])))
+    assert (src.n_train, src.n_valid, src.notes)==(14, 6, ['columns not used: width']) and src.how==f"its column {'is_valid' if head=='is valid' else head}"
+    assert all(Path(f).stem in '012' for f,_ in src.valid)
+
+@pytest.mark.parametrize('head,tell', [('fold', lambda i: str(i%2)), ('phase', lambda i: 'train'), ('phase', lambda i: 'trian' if i==4 else 'val' if i<3 else 'train'),
+    ('valid', lambda i: str(int(i>0))), ('subset', lambda i: 'val' if i<3 else ''), ('is_train', lambda i: '1'), ('set', lambda i: 'ab'[i<3]), ('usage', lambda i: ('Training','PublicTest')[i<3]), ('my_split', lambda i: ('train','val')[i<3]),
+    ('subset', lambda i: str(int(i<3)))])
+def test_a_column_that_tells_no_split_is_named(tmp_path, head, tell):
+    src = find_source(table(tmp_path, lines(f'image,label,{head}', tell)))
+    assert 'random' in src.how and src.notes==[f'columns not used: {head}']
+
+def test_columns_that_tell_different_splits(tmp_path):
+    def two(other): return table(tmp_path, lines('image,label,phase,is_train', lambda i: ('train','val')[i<3], other))
+    refused(two(lambda i: str(int(i>=4))), 'phase', 'is_train', 'different splits', 'split')
+    src = find_source(two(lambda i: str(int(i>=3))))
+    assert (src.n_valid, src.how, src.notes)==(6, 'its column phase', ['columns not used: is_train'])
+    src = find_source(table(tmp_path, lines('image,label,phase,split', lambda i: ('train','val')[i<3], lambda i: ('train','val')[i<4])))
+    assert (src.n_valid, src.how, src.notes)==(8, 'its column split', ['columns not used: phase'])
+
+merging = [('image,label,', 'cats/2.png,cats, small'), ('image,label,', 'cats/2.png,cats, small,'), ('image,label', 'cats/2.png,cats, small,'), ('image,label,note', 'cats/2.png,cats, small,'), ('image,label,,width', 'cats/2.png,cats, small,9'),
+    ('image,label,note,', 'cats/2.png,cats, small,'), ('image,label,split', 'cats/2.png,cats, small,train'), ('image,label,split', 'cats/2.png,cats, small,'), ('image,label,,', 'cats/2.png,cats, small,,'), (',image,label', '7,cats/2.png,cats, small'), ('image,label,a,b', 'cats/2.png,cats, 1,0,')]
+
+@pytest.mark.parametrize('head,row', merging)
+@pytest.mark.parametrize('ragged', [False, True])
+def test_an_unquoted_separator_is_no_other_class(tmp_path, head, row, ragged):
+    "Whether the other rows are as long as the header or leave its empty columns out"
+    cells = {'':'', 'note':'', 'width':'9', 'split':'train', 'a':'1', 'b':'0'}
+    if not ragged and head=='image,label,note,': row += ','   # else it is as long as the others, and a note
+    names = (head.rstrip(',') if ragged else head).split(',')
+    rows = [','.join(dict(image=f'{c}/{i}.png', label=c).get(o, cells.get(o)) for o in names) for c in ('cats','dogs') for i in range(3)]
+    refused(table(tmp_path, '\n'.join([head, *rows, row])), 'Row 7', 'quotes')
+    src = find_source(table(tmp_path, '\n'.join([head, *rows])) if 'split' not in head else table(tmp_path, '\n'.join([head, *rows, 'cats/4.png,cats,val'])))
+    assert src.classes==['cats','dogs']
+
+def test_a_label_in_the_column_of_the_split(tmp_path): refused(table(tmp_path, lines('image,label,split', lambda i: 'train')+'\ncats/2.png,cats, small'), 'row 21', 'column split', 'label in quotes')
+
+def test_an_index_without_a_name_is_let_be(tmp_path):
+    lay(tmp_path, 'cats', 'dogs')
+    pd.DataFrame([(f'{c}/{i}.png',c) for c in ('cats','dogs') for i in range(3)], columns=['image','label']).to_csv(tmp_path/'t.csv')
+    assert find_source(tmp_path/'t.csv').notes==['columns not used: (no name)']
+
 @pytest.mark.parametrize('sep', [';', '\t', '|'])
 def test_other_separators(tmp_path, sep):
     src = find_source(table(tmp_path, lines(sep.join(('image','label','split')), lambda i: 'train' if i else 'valid', sep=sep)))
