@@ -10,9 +10,10 @@ Modules:
 - `bot.block`: The paper's pipeline as fastai's blocks, and loaders in one call
 - `bot.cli`: `bot-train`: from a folder of images to a trained classifier
 - `bot.core`: What every other module uses: errors with their exit codes, files that are whole or not there, tables for people
+- `bot.datasets`: Data sets that a name is enough for: digits, which come along, and those of fastai
 - `bot.distill`: A hook that adds a trained teacher's answers to the loss
 - `bot.files`: A folder whose files are of one moment, and that one process writes at a time
-- `bot.folders`: Folders of images: digits, a data set by its name, or your own; what is in them, and which part of them validates
+- `bot.folders`: Folders of images: what is in them, which folders are classes, and which part validates
 - `bot.formats`: What the bytes of an image file say, and the pixels that they stand for
 - `bot.guards`: The order in which hooks act in a step, and two hooks that stop a run before it is wasted
 - `bot.images`: An image that is not decoded yet: decoded as far as a crop needs, the right way up

@@ -3,7 +3,7 @@ import fastai.vision.all as _fastai   # first and whole: its libraries load a si
 from .core import BotError, DataError, UsageError
 from .ladder import default_rung, fit_to, ladder, Ladder, readings, recipe, Recipe, settings, Trick
 from .images import Encoded, ImageError
-from .folders import digits
+from .datasets import digits
 from .sources import find_source
 from .keys import keyed
 from .loader import KeyedDL

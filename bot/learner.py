@@ -31,7 +31,7 @@ from fastai.metrics import accuracy
 from fastai.torch_core import default_device
 from .core import DataError, html_table, in_words, nearest, shown, UsageError
 from .files import run_file
-from .ladder import check_settings, default_rung, drop_epochs, fit_size, fit_to, ladder, recipe, Recipe, setting, settings, tricks_of, unused
+from .ladder import check_settings, default_rung, drop_epochs, fit_size, fit_to, ladder, Recipe, recipe, setting, settings, tricks_of, unused
 from .ladder import warmup_epochs
 from .block import bag_of, norm_stats, set_norm
 from .init import inits, zero_gamma

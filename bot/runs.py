@@ -39,7 +39,7 @@ from fastai.data.transforms import IndexSplitter, ItemGetter
 from fastai.learner import Learner
 from .core import BotError, csv_text, DataError, shown, UsageError, write_atomic
 from .files import held, read_status
-from .ladder import drop_epochs, options, recipe, Recipe, warmup_epochs
+from .ladder import drop_epochs, options, Recipe, recipe, warmup_epochs
 from .block import bag_dls, bag_of, BagImageBlock, norm_stats, set_norm
 from .resnet import paper_cfg
 from .models import read_args

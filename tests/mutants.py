@@ -65,7 +65,7 @@ table = [   # name, module, old, new, file of tests and which of it (pytest's -k
     ('the equal of the best is better', 'runs', 'o<vals[-1] for o in', 'o<=vals[-1] for o in', 'paper'),
     ('200 epochs warm up longer', 'ladder', "r['warmup']/r.paper['epochs']*n_epoch", "r['warmup']/paper_epochs*n_epoch", 'paper'),
     ('paths leave their folder', 'core', "return res if res==root or res.startswith(os.path.join(root, '')) else None", 'return res', 'data bad_tables or tables'),
-    ('random split by place', 'folders', 'random.Random(f\'{seed} {o}\').sample(byclass[o], min', '(lambda l, n: l[:n])(byclass[o], min', 'data random_split')]
+    ('random split by place', 'datasets', 'random.Random(f\'{seed} {o}\').sample(byclass[o], min', '(lambda l, n: l[:n])(byclass[o], min', 'data random_split')]
 
 def copy(to, module=None, old=None, new=None):
     "The package with one change, its tests, and links to all else"

@@ -16,7 +16,7 @@ from fastcore.xtras import Config
 from bot.block import bag_dls
 from bot.core import write_once
 from bot.images import ImageError
-from bot.folders import digits, split_classes, unpack
+from bot.datasets import digits, split_classes, unpack
 from bot.sources import find_source
 from bot.loader import KeyedDL
 from bot.core import DataError, UsageError
@@ -319,7 +319,7 @@ def test_fastais_datasets(tmp_path, monkeypatch):
     archive(tmp_path/'mnist_sample.tgz')
     monkeypatch.setattr(URLs, 'MNIST_SAMPLE', (tmp_path/'mnist_sample.tgz').as_uri())
     cfg = Config(tmp_path, 'config.ini', create=dict(data='data', archive='archive'))
-    monkeypatch.setattr('bot.folders.fastai_cfg', lambda: cfg)
+    monkeypatch.setattr('bot.datasets.fastai_cfg', lambda: cfg)
     monkeypatch.setattr('fastdownload.core.download_and_check', lambda url, path, *args: shutil.copy(tmp_path/'mnist_sample.tgz', path))
     src = find_source('mnist_sample')
     same_value((src.n_train, src.n_valid, src.classes, src.path.name), (2, 2, ['a','b'], 'mnist_sample'))

@@ -3,10 +3,11 @@ import gzip, io, os, random, re, struct, subprocess, sys, tarfile, unicodedata, 
 from pathlib import Path
 import pandas as pd, pytest, yaml
 from PIL import Image
-from bot import folders
+from bot import datasets, folders, runs
 from bot.cli import main
-from bot.core import DataError, shown, write_atomic
-from bot.folders import is_image, unpack
+from bot.core import DataError, shown, UsageError, write_atomic
+from bot.datasets import unpack
+from bot.folders import is_image
 from bot.sources import find_source
 
 Image.new('RGB', (9,9)).save(memory := io.BytesIO(), 'PNG')
@@ -50,13 +51,29 @@ def test_a_part_may_hold_itself(tmp_path):
     src = find_source(tmp_path)
     assert (src.classes, src.n_train, src.n_valid)==(['cats','dogs'], 6, 6) and 'folders not used: seg_pred (3 images)' in src.describe()
 
-@pytest.mark.parametrize('names', [both('one','two'), both('cats','dogs', classes=('train','valid')), both('2019','2020','2021'), [*both('one','two'), 'two/cows']])
-def test_folders_that_hold_the_same_are_refused(tmp_path, names): refused(lay(tmp_path, *names), 'holds the folders', 'train and valid')
+two_ways = [both('one','two'), both('cats','dogs', classes=('train','valid')), both('2019','2020','2021'), [*both('one','two'), 'two/cows'], [*both('data1','data2'), 'extra/cats'],
+    ['learn/cats','check/cats'], ['learn/Cats','check/cats'], both('train/fold0','train/fold1'), both('train/fold0','train/fold1','val/fold0'), both('cats','dogs', classes=('2019','2020')),
+    both('train/cats','train/dogs','val/cats','val/dogs', classes=('2019','2020')), both('learn/images','check/images'), both('a/learn','b/check'), ['cats','dogs',*both('learn')],
+    [*both('train/train/f0'), *both('train/train/f1')], [*'abcdefgh', *both('seg_train'), 'seg_val/cats', 'seg_val/cows'], ['learn/cafe\u0301','check/caf\xe9']]
+
+@pytest.mark.parametrize('names', two_ways)
+@pytest.mark.parametrize('stray', [False, True])
+def test_names_at_two_places_are_refused(tmp_path, names, stray):
+    "Whether or not a picture got into one of the outer folders"
+    lay(tmp_path, *names)
+    if stray: (tmp_path/names[-1].split('/')[0]/'stray.png').write_bytes(tiny_png)
+    refused(tmp_path, 'have one name', 'train and valid', 'directly into them', 'a table')
+
+def test_a_stray_image_hides_no_split(tmp_path):
+    lay(tmp_path, *both('seg_train/seg_train', 'seg_test'))
+    for o in 'seg_train', 'seg_train/seg_train', 'seg_test': (tmp_path/o/'stray.png').write_bytes(tiny_png)
+    src = find_source(tmp_path)
+    assert (src.classes, src.n_train, src.n_valid)==(['cats','dogs'], 6, 6) and '3 images outside of class folders not used' in src.describe()
 
 @pytest.mark.parametrize('names', [['train_images','test_images'], [*both('training_set'), 'test_set'], [*both('seg_train'), *both('seg_val', classes='ab')], ['train-a','val-a','test-a']])
 def test_parts_without_the_same_classes_are_refused(tmp_path, names): refused(lay(tmp_path, *names), 'named as parts of a split', 'rename')
 
-@pytest.mark.parametrize('names,classes', [(['test_tube','flask'], ['flask','test_tube']), (['bullet_train','test_tube','flask','cup','pan'], ['bullet_train','cup','flask','pan','test_tube']), (['model_train/red','bus/red'], ['bus','model_train']), (both('a','b', classes=['images']), ['a','b'])])
+@pytest.mark.parametrize('names,classes', [(['test_tube','flask'], ['flask','test_tube']), (['bullet_train','test_tube','flask','cup','pan'], ['bullet_train','cup','flask','pan','test_tube']), (['model_train/red','bus/blue'], ['bus','model_train']), (['bus/a','bus/b','car/c','car/d'], ['bus','car']), (['cats','cats/old','dogs','dogs/old'], ['cats','dogs']), (['cats','cats/old/x/y','dogs'], ['cats','dogs']), (['train/bus/a','train/car/b','val/bus/a','val/car/a'], ['bus','car']), (both('a','b', classes=['images']), ['a','b'])])
 def test_classes_stay_classes(tmp_path, names, classes): assert find_source(lay(tmp_path, *names)).classes==classes
 
 def test_flat_validation_images_are_refused(tmp_path): refused(lay(tmp_path, *both('train'), 'val', ext='jpg'), 'val', 'have no class')
@@ -99,7 +116,7 @@ def test_what_is_not_used_is_said(tmp_path):
     for o in 'cats/a.txt', 'b.TXT', 'dogs/README', '.hidden.txt', 'dogs/.DS_Store': (tmp_path/o).touch()
     assert '6 .heic, 2 .txt, 1 without suffix (pip install "bot[heic]" to read HEIC) not used' in find_source(tmp_path).describe()
 
-@pytest.mark.parametrize('name', ['a.jfif', 'a.avif', 'a.ppm', 'a.pgm', 'a.jp2', 'a.jpg_large', 'a.jpg ', 'a.png:small', 'a.JPG?w=300', 'a.jpg\r', 'a.j2k', 'a.pbm', 'a.png_orig', 'a.jpg.'])
+@pytest.mark.parametrize('name', ['a.jfif', 'a.avif', 'a.ppm', 'a.pgm', 'a.jp2', 'a.jpg_large', 'a.jpg ', 'a.png:small', 'a.JPG?w=300', 'a.jpg\r', 'a.j2k', 'a.pbm', 'a.png_orig', 'a.jpg.', 'a.pjpeg', 'a.pjp'])
 def test_suffixes_that_are_read(tmp_path, name):
     kinds = {'.avif':'AVIF', '.ppm':'PPM', '.pgm':'PPM', '.pbm':'PPM', '.jp2':'JPEG2000', '.j2k':'JPEG2000', '.png':'PNG'}
     for i,c in enumerate('ab'):
@@ -113,27 +130,59 @@ def test_names_of_other_files(name): assert not is_image(name)
 def test_a_class_with_nothing_that_is_read(tmp_path):
     lay(tmp_path, 'cats', 'dogs'), (tmp_path/'cows').mkdir()
     for i in range(8): (tmp_path/'cows'/f'{i}.dng').touch()
-    src = find_source(tmp_path)
-    assert src.classes==['cats','dogs'] and 'folders without images: cows (8 .dng)' in src.describe()
+    refused(tmp_path, 'cows', '8 .dng')
     for i in range(2): (tmp_path/'cows'/f'{i}.HEIC').touch()
     refused(tmp_path, 'cows', '8 .dng, 2 .heic', 'bot[heic]')
+    for i in range(11): (tmp_path/'cows'/f'{i}.txt').touch()
+    assert 'folders without images: cows (11 .txt, 8 .dng, 2 .heic' in find_source(tmp_path).describe()
+
+@pytest.mark.parametrize('name', ['a.jxl', 'a.JXL', 'a.heic', 'a.cr2', 'a.tga', 'a.svg', 'a.png.1', 'a.png.download', 'a.jpg.part', 'a.jpeg.crdownload', 'a.jpg~', 'a.jpg_original'])
+@pytest.mark.parametrize('at', ['cows', 'cows/deep', 'train/cows', 'val/cows', 'val'])
+def test_pictures_that_are_not_read_are_no_reason_to_drop_a_class(tmp_path, name, at):
+    if name=='a.heic' and is_image(name): return   # read here
+    lay(tmp_path, *(both('train') if at[0] in 'tv' else ('cats','dogs')), *(both('val') if at[:4]=='val/' else ()))
+    (tmp_path/at).mkdir(parents=True, exist_ok=True), (tmp_path/at/name).touch()
+    refused(tmp_path, 'has nothing that is read', f'1 {folders.file_kind(name)}', 'convert them')
+
+@pytest.mark.parametrize('name,kind', [('a.png.1', '.png.1'), ('a.PNG.Download', '.png.download'), ('a.jpg.part', '.jpg.part'), ('a.tar.gz', '.gz'), ('a.jpg.json', '.jpg.json'), ('a.jxl', '.jxl')])
+def test_a_file_that_is_not_used_is_counted_by_its_name(tmp_path, name, kind):
+    (lay(tmp_path, 'cats', 'dogs')/'cats'/name).touch()
+    assert find_source(tmp_path).notes==[f'1 {kind} not used']
 
 def test_one_class_says_what_else_there_is(tmp_path):
     lay(tmp_path, 'cats'), (tmp_path/'dogs').mkdir(), (tmp_path/'dogs/1.cr2').touch()
-    refused(tmp_path, "'cats'", 'dogs (1 .cr2)')
-
-def run_folder(path):
-    lay(path, '.', 'curves')
-    for o in 'args.yaml', 'status.json': (path/o).touch()
+    refused(tmp_path, 'dogs', '1 .cr2')
+    (tmp_path/'dogs/1.cr2').rename(tmp_path/'dogs/1.npy')
+    refused(tmp_path, "'cats'", 'dogs (1 .npy)')
 
 def test_folders_that_are_no_class(tmp_path):
     lay(tmp_path, 'cats', 'dogs')
-    run_folder(tmp_path/'runs/20260101-000000-xresnet18d-mixup'), run_folder(tmp_path/'first'), run_folder(tmp_path/'cats/deep')
+    for o in 'runs/20260101-000000-xresnet18d-mixup', 'first', 'cats/deep': runs.save_status(lay(tmp_path/o, '.', 'curves'), 'finished')
     (tmp_path/'models').mkdir(), (tmp_path/'models/last.pth').touch()
     (tmp_path/'__MACOSX/cats').mkdir(parents=True), (tmp_path/'__MACOSX/cats/._0.png').touch()
     src = find_source(tmp_path)
     assert (src.classes, len(src.items))==(['cats','dogs'], 6)
-    assert 'folders without images: __MACOSX, first, models (1 .pth), runs' in src.describe()
+    assert src.notes==['folders without images: first (1 run folders), models (1 .pth), runs (1 run folders)', '1 run folders, 1 __MACOSX folders not used']
+    refused(tmp_path/'first', 'No images', '1 run folders not used')
+
+@pytest.mark.parametrize('name', ['wandb', '@eaDir', '$RECYCLE.BIN', '$Recycle.Bin', 'lost+found', 'node_modules', '__MACOSX', '.ipynb_checkpoints', 'lightning_logs', 'mlruns', 'checkpoints', '__pycache__', 'System Volume Information', '#recycle'])
+def test_folders_that_tools_make_are_no_class(tmp_path, name):
+    "Images in them are neither a class nor of one"
+    for names,at in ((('cats','dogs'), ('.','cats')), (both('train','val'), ('.','train','val/cats'))):
+        path = lay(tmp_path/at[-1].split('/')[0], *names)
+        for o in at: lay(path/o/name, '.', 'media/images')
+        src = find_source(path)
+        assert (src.classes, len(src.items))==(['cats','dogs'], 3*len(names))
+        assert src.notes==([] if name[0]=='.' else [f'{len(at)} {name} folders not used'])
+        assert find_source(lay(tmp_path/name/at[-1].split('/')[0], 'cats', 'dogs')).classes==['cats','dogs']   # if the user names it
+
+@pytest.mark.parametrize('file,text,is_run', [('args.yaml','rung: mixup\nbut: []\n',True), ('status.json','{"state": "running", "epochs": 0}',True), ('args.yaml','aa: rand-m9\nbatch_size: 64\n',False),
+    ('status.json','{"status": "done"}',False), ('status.json','',False), ('args.yaml',None,False)])
+def test_a_run_folder_by_one_of_its_files(tmp_path, file, text, is_run):
+    "This package's; other programs write files of those names"
+    lay(tmp_path, 'cats', 'dogs', 'mice/curves')
+    (tmp_path/'mice'/file).mkdir() if text is None else (tmp_path/'mice'/file).write_text(text)
+    assert find_source(tmp_path).classes==['cats','dogs'] + ['mice']*(not is_run)
 
 def test_training_in_the_folder_of_the_images(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(lay(tmp_path, 'cats', 'dogs', n=8))
@@ -142,6 +191,9 @@ def test_training_in_the_folder_of_the_images(tmp_path, monkeypatch, capsys):
         out = capsys.readouterr()
         assert rc==0, out.err
     assert '2 classes' in out.out and 'folders without images: runs' in out.out and len(list(Path('runs').iterdir()))==3
+    for o,file in zip(Path('runs').iterdir(), ('args.yaml','status.json','args.yaml')):   # one that was cut off, or half copied
+        lay(o, 'curves'), (o/file).unlink()
+    assert find_source('.').classes==['cats','dogs']
 
 def random_tree(path, rng, depth=0):
     "Folders, images and other files as people leave them; how many images and other files there are in all"
@@ -155,7 +207,7 @@ def random_tree(path, rng, depth=0):
         n_others += 1
     names = 'train Train val valid dev test testing cats dogs cows seg_train seg_test 2019 2020 models'.split()
     for o in rng.sample(names, rng.choice((2, 3, 4)) if depth<2 else rng.choice((0, 0, 1))) if depth<4 else []:
-        below = random_tree(path/o, rng, depth+1)
+        below = random_tree(path/(f'{o}{rng.randrange(10**6)}' if depth and rng.random()<.7 else o), rng, depth+1)
         n_images,n_others = n_images+below[0],n_others+below[1]
     return n_images,n_others
 
@@ -201,6 +253,50 @@ def test_columns_that_are_not_used_are_named(tmp_path):
     src = find_source(table(tmp_path, lines('image,label,width,fold', str, str)))
     assert 'columns not used: width, fold' in src.describe() and 'random' in src.how
 
+@pytest.mark.parametrize('head,words', [('phase', ('train','val')), ('Phase', ('Train','TEST')), ('subset', ('training','validation')), ('fold', ('train','holdout')), ('set', ('train','dev')), ('valid', ('0','1')),
+    ('valid', ('False','True')), ('is_train', ('1','0')), ('Is Train', ('True','False')), ('is-train', ('yes','no')), ('train', ('1.0','0.0')), ('is_val', ('0','1')), ('is valid', ('0','1')), ('valid', ('train','valid'))])
+def test_a_split_under_another_name(tmp_path, head, words):
+    src = find_source(table(tmp_path, lines(f'image,label,width,{head}', str, lambda i: words[i<3])))
+    assert (src.n_train, src.n_valid, src.notes)==(14, 6, ['columns not used: width']) and src.how==f"its column {'is_valid' if head=='is valid' else head}"
+    assert all(Path(f).stem in '012' for f,_ in src.valid)
+
+@pytest.mark.parametrize('head,tell', [('fold', lambda i: str(i%2)), ('phase', lambda i: 'train'), ('phase', lambda i: 'trian' if i==4 else 'val' if i<3 else 'train'),
+    ('valid', lambda i: str(int(i>0))), ('subset', lambda i: 'val' if i<3 else ''), ('is_train', lambda i: '1'), ('set', lambda i: 'ab'[i<3]), ('usage', lambda i: ('Training','PublicTest')[i<3]), ('my_split', lambda i: ('train','val')[i<3]),
+    ('subset', lambda i: str(int(i<3)))])
+def test_a_column_that_tells_no_split_is_named(tmp_path, head, tell):
+    src = find_source(table(tmp_path, lines(f'image,label,{head}', tell)))
+    assert 'random' in src.how and src.notes==[f'columns not used: {head}']
+
+def test_columns_that_tell_different_splits(tmp_path):
+    def two(other): return table(tmp_path, lines('image,label,phase,is_train', lambda i: ('train','val')[i<3], other))
+    refused(two(lambda i: str(int(i>=4))), 'phase', 'is_train', 'different splits', 'split')
+    src = find_source(two(lambda i: str(int(i>=3))))
+    assert (src.n_valid, src.how, src.notes)==(6, 'its column phase', ['columns not used: is_train'])
+    src = find_source(table(tmp_path, lines('image,label,phase,split', lambda i: ('train','val')[i<3], lambda i: ('train','val')[i<4])))
+    assert (src.n_valid, src.how, src.notes)==(8, 'its column split', ['columns not used: phase'])
+
+merging = [('image,label,', 'cats/2.png,cats, small'), ('image,label,', 'cats/2.png,cats, small,'), ('image,label', 'cats/2.png,cats, small,'), ('image,label,note', 'cats/2.png,cats, small,'), ('image,label,,width', 'cats/2.png,cats, small,9'),
+    ('image,label,note,', 'cats/2.png,cats, small,'), ('image,label,split', 'cats/2.png,cats, small,train'), ('image,label,split', 'cats/2.png,cats, small,'), ('image,label,,', 'cats/2.png,cats, small,,'), (',image,label', '7,cats/2.png,cats, small'), ('image,label,a,b', 'cats/2.png,cats, 1,0,')]
+
+@pytest.mark.parametrize('head,row', merging)
+@pytest.mark.parametrize('ragged', [False, True])
+def test_an_unquoted_separator_is_no_other_class(tmp_path, head, row, ragged):
+    "Whether the other rows are as long as the header or leave its empty columns out"
+    cells = {'':'', 'note':'', 'width':'9', 'split':'train', 'a':'1', 'b':'0'}
+    if not ragged and head=='image,label,note,': row += ','   # else it is as long as the others, and a note
+    names = (head.rstrip(',') if ragged else head).split(',')
+    rows = [','.join(dict(image=f'{c}/{i}.png', label=c).get(o, cells.get(o)) for o in names) for c in ('cats','dogs') for i in range(3)]
+    refused(table(tmp_path, '\n'.join([head, *rows, row])), 'Row 7', 'quotes')
+    src = find_source(table(tmp_path, '\n'.join([head, *rows])) if 'split' not in head else table(tmp_path, '\n'.join([head, *rows, 'cats/4.png,cats,val'])))
+    assert src.classes==['cats','dogs']
+
+def test_a_label_in_the_column_of_the_split(tmp_path): refused(table(tmp_path, lines('image,label,split', lambda i: 'train')+'\ncats/2.png,cats, small'), 'row 21', 'column split', 'label in quotes')
+
+def test_an_index_without_a_name_is_let_be(tmp_path):
+    lay(tmp_path, 'cats', 'dogs')
+    pd.DataFrame([(f'{c}/{i}.png',c) for c in ('cats','dogs') for i in range(3)], columns=['image','label']).to_csv(tmp_path/'t.csv')
+    assert find_source(tmp_path/'t.csv').notes==['columns not used: (no name)']
+
 @pytest.mark.parametrize('sep', [';', '\t', '|'])
 def test_other_separators(tmp_path, sep):
     src = find_source(table(tmp_path, lines(sep.join(('image','label','split')), lambda i: 'train' if i else 'valid', sep=sep)))
@@ -235,8 +331,44 @@ def test_doubles_are_said(tmp_path):
     src = find_source(table(tmp_path, f'{text}\ncats/1.png,cats,train\ncats/2.png,dogs,train\ndogs/3.png,dogs,valid\n./cats/4.png,cats,train\n'))
     said = src.describe()
     assert f"1 images have two labels, the first is '{tmp_path}/cats/2.png'" in said and f"1 images are in two parts of the split, the first is '{tmp_path}/dogs/3.png'" in said
-    assert '3 rows are repeated' in said
+    assert '2 images are repeated' in said
     assert find_source(table(tmp_path, text)).notes==[]
+
+@pytest.mark.parametrize('kind', ['folder', 'relative', 'frame'])
+def test_a_link_is_what_it_leads_to(tmp_path, monkeypatch, kind):
+    "To a file or to a folder, within a class, in two classes, in two parts"
+    (tmp_path/'data').symlink_to(lay(tmp_path/'real', *both('train','val')))   # the data themselves may be behind a link
+    top = tmp_path/'data'
+    monkeypatch.chdir(tmp_path)
+    def notes():
+        if kind!='frame': return find_source(top if kind=='folder' else 'data').notes
+        df = pd.DataFrame([(str(o.relative_to(top)), o.parent.name, o.parts[-3]) for o in sorted(top.glob('*/*/*'))], columns=['image','label','split'])
+        return find_source(df, root=top).notes
+    assert notes()==[]
+    os.symlink('0.png', top/'train/cats/again.png'), os.symlink(tmp_path/'real/train/cats/0.png', top/'train/cats/absolute.png')
+    assert notes()==['2 images are repeated']
+    os.symlink('../dogs/1.png', top/'train/cats/dog.png')
+    assert notes()==[f"1 images have two labels, the first is '{tmp_path}/real/train/dogs/1.png'", '2 images are repeated']
+    os.symlink('../../train/cats/2.png', top/'val/cats/seen.png')
+    assert f"1 images are in two parts of the split, the first is '{tmp_path}/real/train/cats/2.png'" in notes()
+    os.rename(top/'val', tmp_path/'elsewhere'), os.symlink('train', top/'val')
+    assert any(o.startswith('6 images are in two parts') for o in notes()), notes()
+
+def test_links_in_a_random_split(tmp_path):
+    lay(tmp_path, 'cats', 'dogs', n=1)
+    for i in range(1, 10): os.symlink('0.png', tmp_path/f'cats/{i}.png'), os.symlink('0.png', tmp_path/f'dogs/{i}.png')
+    said = find_source(tmp_path).describe()
+    assert '2 images are in two parts of the split' in said and '16 images are repeated' in said
+
+@pytest.mark.parametrize('src', [123, None, True, 1.5, b'photos', ['a'], ('a','b'), {'a'}, {}, object(), Image, pd.Series(['a.png'])])
+def test_a_source_of_another_kind_is_refused(src):
+    with pytest.raises(UsageError, match='name a folder, a CSV file') as e: find_source(src)
+    assert len(str(e.value))<200 and str(e.value).isprintable()
+
+@pytest.mark.parametrize('root', [123, ['a'], b'a', object()])
+def test_a_root_of_another_kind_is_refused(root):
+    df = pd.DataFrame([('a.png','a'), ('b.png','b')], columns=['image','label'])
+    with pytest.raises(UsageError, match='root='): find_source(df, root=root)
 
 def test_any_root(tmp_path):
     df = pd.DataFrame([(f'{tmp_path}/{c}/{i}.png',c) for c in ('cats','dogs') for i in range(3)], columns=['image','label'])
@@ -335,16 +467,16 @@ def bomb(path, sizes):
 
 def test_an_archive_is_bounded(tmp_path, monkeypatch):
     (tmp_path/'to').mkdir()
-    monkeypatch.setattr(folders, 'max_unpacked', 2**20)
+    monkeypatch.setattr(datasets, 'max_unpacked', 2**20)
     bomb(tmp_path/'a.tgz', [2**19, 2**19, 1])
     with zipfile.ZipFile(tmp_path/'a.zip', 'w', zipfile.ZIP_DEFLATED) as f: f.writestr('0.png', bytes(2**20+1))
     for o in 'a.tgz', 'a.zip':
         with pytest.raises(DataError, match='unpacks to more than'): unpack(tmp_path/o, tmp_path/'to')
     bomb(tmp_path/'b.tgz', [2**19, 2**19])
-    monkeypatch.setattr(folders, 'max_members', 1)
+    monkeypatch.setattr(datasets, 'max_members', 1)
     with pytest.raises(DataError, match='1 files'): unpack(tmp_path/'b.tgz', tmp_path/'to')
     assert not list((tmp_path/'to').iterdir())
-    monkeypatch.setattr(folders, 'max_members', 2)
+    monkeypatch.setattr(datasets, 'max_members', 2)
     unpack(tmp_path/'b.tgz', tmp_path/'to')
     assert len(list((tmp_path/'to').iterdir()))==2
 
