@@ -28,7 +28,7 @@ from .block import bag_of, norm_stats
 from .resnet import evaluating, our_names
 from .weights import import_timm, input_cfg
 from .models import get_model
-from .losses import check_logits, distill_loss, judges_each
+from .losses import check_logits, check_targets, distill_loss, judges_each
 from .guards import hook_order
 
 # %% ../nbs/16_distill.ipynb #c0792190
@@ -134,6 +134,7 @@ class Distillation(Callback):
         return res
 
     def before_fit(self):
+        if sum(isinstance(o, Distillation) for o in self.learn.cbs)>1: raise UsageError('Two teachers would each add to the loss: `learn.distill(teacher)` puts one in place of the other, or `learn.remove_cbs(Distillation)` first')
         if judges_each(self.loss_func): raise UsageError('A binary cross entropy judges each class by itself, distillation compares distributions over the classes: leave one out')
 
     def before_train(self):
@@ -144,6 +145,7 @@ class Distillation(Callback):
         half = getattr(self.learn, 'half_precision', None)
         with torch.inference_mode(), half.context() if half else nullcontext(): r = self.teacher(*self.xb)
         check_answers(r, self.pred)
+        if self.iter==0 and len(self.yb)==1: check_targets(self.y, self.pred.shape[1], getattr(self.loss_func, 'ignore_index', -100))
         self.learn.loss_grad = distill_loss(self.loss_grad, self.pred, r, self.T, self.reading)
         self.learn.loss = self.learn.loss_grad.detach().clone()
 

@@ -15,7 +15,7 @@ import torch
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from .core import BotError, DataError
-from .losses import check_logits, check_targets, judges_each
+from .losses import check_logits, check_targets, judges_each, not_plain
 
 # %% ../nbs/14_guards.ipynb #a0286bbf
 hook_order = dict(TargetCheck=-5, BagMixup=0, Distillation=5, DivergenceGuard=7, ChannelsLastBatch=8, HalfPrecision=MixedPrecision.order,
@@ -74,8 +74,15 @@ class DivergenceGuard(Callback):
 
 # %% ../nbs/14_guards.ipynb #86981d39
 class TargetCheck(Callback):
-    "Check the output, and the targets against its width"
-    order = hook_order['TargetCheck']
+    "Check the output, and the targets against its width; say once what keeps `valid_loss` from being plain"
+    order,told = hook_order['TargetCheck'],None
+    def before_fit(self):
+        names,f = not_plain(self.loss_func),self.loss_func
+        if names and self.told!=id(f) and not hasattr(self.learn, 'lr_finder'):
+            print(f"{getattr(f, '__name__', type(f).__name__)} uses {', '.join(names)} in validation too: valid_loss is not the plain one"
+                + ('' if judges_each(f) else '; BagLoss(eps=, weight=) acts in training alone'))
+        self.told = id(f)
+
     def after_pred(self):
         if len(self.yb)!=1: return
         check_logits(self.pred)

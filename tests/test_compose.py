@@ -11,7 +11,7 @@ from fastai.data.load import DataLoader
 from fastai.callback.core import Callback, CancelBatchException
 from fastai.callback.mixup import CutMix, MixUp
 from fastai.learner import Learner, Recorder
-from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat
+from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, FocalLoss, LabelSmoothingCrossEntropy
 from fastai.metrics import accuracy, error_rate, top_k_accuracy
 from fastai.data.block import CategoryBlock, DataBlock
 from fastai.data.transforms import ItemGetter
@@ -21,6 +21,7 @@ from bot.all import *
 from bot.learner import run_card
 from bot import precision
 from bot.core import BotError
+from bot.distill import Distillation
 from bot.guards import Diverged, DivergenceGuard, TargetCheck
 from bot.mixup import draw_pairs
 from bot.optimizer import decayed
@@ -349,9 +350,21 @@ def test_multi_label_targets():
         learn.loss_func = loss
         fit(learn)
         with pytest.raises(UsageError, match='judges each class'): fit(learn.distill(nn.Linear(4, 3)))
+    def own(pred, y): return F.binary_cross_entropy_with_logits(pred, y)
+    for check in True,False:
+        learn = multi_label().distill(nn.Linear(4, 3))
+        learn.loss_func = own
+        if not check: learn.remove_cbs(TargetCheck)
+        with pytest.raises(DataError, match='give the learner a loss that judges each'): fit(learn)   # a function of the user's, which nobody knows for what it is
     learn = multi_label()
     learn.loss_func = CrossEntropyLossFlat()
     with pytest.raises(UsageError, match='no soft targets'): fit(learn.add_cb(BagMixup(.4)))
+
+def two_classes():
+    dl = DataLoader([(torch.randn(3, 32, 32), torch.tensor(i%2)) for i in range(16)], bs=8)
+    dls = DataLoaders(dl, dl)
+    dls.vocab = ['a','b']
+    return dls
 
 def test_images_are_mixed_once():
     for cb in BagMixup(.4),MixUp(.4),CutMix(1.):
@@ -395,6 +408,24 @@ def test_class_weights_act_in_training_alone():
     with learn.no_bar(): loss = learn.validate()[0]
     p,t = quiet(learn, learn.get_preds, act=lambda o: o)
     assert loss==pytest.approx(F.cross_entropy(p, t).item(), rel=1e-5)
+
+w = torch.tensor([.1, 5.])
+not_plain_ones = [(CrossEntropyLossFlat(weight=w),'weight'), (CrossEntropyLossFlat(label_smoothing=.1),'label_smoothing'), (nn.CrossEntropyLoss(w),'weight'), (FocalLoss(),'gamma'),
+    (partial(F.cross_entropy, label_smoothing=.1),'label_smoothing'), (LabelSmoothingCrossEntropy(.1),'eps'), (CrossEntropyLossFlat(),''), (BagLoss(.1, weight=w),'')]
+
+@pytest.mark.parametrize('loss,said', not_plain_ones)
+def test_a_validation_loss_that_is_not_plain_is_said_once(loss, said, capsys):
+    learn = small(two_classes())
+    learn.loss_func = loss
+    capsys.readouterr()
+    fit(fit(learn))
+    out = capsys.readouterr().out
+    assert out.count('valid_loss is not the plain one')==bool(said) and f'uses {said} in validation too' in out if said else not out
+
+def test_one_teacher_a_learner():
+    learn = plain().distill(nn.Linear(4, 2)).distill(nn.Linear(4, 2))
+    fit(learn)
+    with pytest.raises(UsageError, match='Two teachers'): fit(learn.add_cb(Distillation(nn.Linear(4, 2))))
 
 @pytest.mark.parametrize('alpha', [1, 1.])
 def test_alpha_of_any_number_type(alpha):
