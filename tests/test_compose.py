@@ -498,6 +498,29 @@ def test_a_validation_loss_that_is_nan_ends_the_run(tmp_path):
     status = json.loads((tmp_path/'status.json').read_text())
     assert (status['state'], status['epochs'])==('diverged', 1)
 
+def test_a_plain_fit_ends_with_a_validation_loss_that_is_nan():
+    class Spoil(Callback):
+        def after_loss(self):
+            if not self.training and self.epoch==1: self.learn.loss = self.loss*float('nan')
+    learn = plain(cbs=[DivergenceGuard(), Spoil()])
+    with pytest.raises(Diverged, match='validation loss of epoch 1 is nan.*\n.*look at the validation images'): fit(learn, 3)
+    assert len(learn.recorder.losses)==20
+    learn = plain(cbs=DivergenceGuard())
+    learn.dls = DataLoaders(learn.dls.train, DataLoader([(torch.full((4,), float('inf')), torch.tensor(0))], bs=1))
+    assert not np.isfinite(quiet(learn, learn.validate)[0])   # asked for, and answered
+    with pytest.raises(Diverged, match='validation loss of epoch 0'): fit(learn, 3)
+    learn.dls = DataLoaders(learn.dls.train, DataLoader([], bs=2))
+    fit(learn)
+
+def test_statistics_that_overflow_are_no_matter_of_the_rate():
+    "A batch of a wrong scale leaves loss and weights as numbers, and the variance infinite"
+    class Far(Callback):
+        def before_batch(self):
+            if self.training and self.iter==2: self.learn.xb = (self.x*1e20,)
+    learn = small(digits(bs=128), cbs=Far())
+    with pytest.raises(Diverged, match='running_var is not all numbers') as e: fit(learn)
+    assert 'scale of its images' in str(e.value) and 'lower lr' not in str(e.value) and len(str(e.value).splitlines())<=3
+
 def test_the_advice_fits_the_cause():
     class Bright(Callback):
         def before_batch(self):
