@@ -75,7 +75,7 @@ def param_groups(
     model:nn.Module # Any model
 )->list: # Lists of parameters, the head's last
     "Groups for freezing and discriminative learning rates"
-    model = getattr(model, '_orig_mod', model)
+    model = _inside(model)
     whole,theirs = isinstance(model, XResNet),type(model).__module__.split('.')[0]
     if whole or isinstance(model, nn.Sequential) and len(model)>1 and isinstance(model[0], nn.Sequential) and hasattr(model[0], 'layer1'): return xresnet_split(model)
     head = [] if theirs=='torchvision' else _head(model)   # theirs is the last part
@@ -99,6 +99,14 @@ def _timm_stages(model):
     from timm.models import group_parameters
     params,groups = dict(model.named_parameters()),group_parameters(model, model.group_matcher(coarse=True))
     return [[params[k] for k in groups[i]] for i in sorted(groups)]
+
+# %% ../nbs/10_models.ipynb #4c13fae1
+def _inside(model):
+    "The network in a compiled or parallel one, or in any other that adds no parameters to it"
+    known = isinstance(model, XResNet) or hasattr(type(model), 'get_classifier') or type(model).__module__.split('.')[0]=='torchvision'
+    all_of = {id(p) for p in model.parameters()}
+    only = [] if known or not all_of else [o for o in model.children() if {id(p) for p in o.parameters()}==all_of]
+    return _inside(only[0]) if only else model
 
 # %% ../nbs/10_models.ipynb #f40a7af8
 class Features(IntermediateLayerGetter):

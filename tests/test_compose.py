@@ -166,12 +166,29 @@ def test_torchvision_models_freeze(name, n):
     last = [c for c in model.children() if list(c.parameters())][-1]
     assert [*map(id, groups[-1])]==[*map(id, last.parameters())]
 
+class Wrapped(nn.Module):
+    "A network with something before it that has no parameters"
+    def __init__(self, net):
+        super().__init__()
+        self.scale,self.net = nn.Upsample(scale_factor=2),net
+        self.register_buffer('mean', torch.zeros(1))
+    def forward(self, x): return self.net(self.scale(x-self.mean))
+
+@pytest.mark.parametrize('wrap', [nn.DataParallel, Wrapped, nn.Sequential, lambda o: Wrapped(nn.DataParallel(torch.compile(o, backend='eager')))], ids=['parallel','own','sequential','all'])
+def test_wrapped_models_have_the_groups_of_the_one_inside(wrap):
+    import torchvision.models as tv
+    own = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2))
+    for model in get_model('resnet10t', n_out=10),tv.resnet18(num_classes=10),xresnet18d(n_out=10, widen=1/16),own:
+        mine,theirs = ([[*map(id, g)] for g in param_groups(o)] for o in (wrap(model), model))
+        assert mine==theirs and len(mine)>1
+
 def test_freeze_leaves_the_head():
     "Of timm's, of a compiled one, of anybody's: the head and the norms move, rates of a slice differ"
     import torchvision.models as tv
     own = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
     compiled = torch.compile(xresnet18d(n_out=10, widen=1/16), backend='eager')
-    for arch,head in ('mobilenetv3_small_050','classifier.'),(tv.resnet18(num_classes=10),'fc.'),(own,'4.'),(compiled,'_orig_mod.fc.'):
+    parallel = nn.DataParallel(get_model('mobilenetv3_small_050', 10))
+    for arch,head in ('mobilenetv3_small_050','classifier.'),(parallel,'module.classifier.'),(tv.resnet18(num_classes=10),'fc.'),(own,'4.'),(compiled,'_orig_mod.fc.'):
         learn = bag_learner(digits(bs=128), 'baseline', arch=arch)
         learn.freeze()
         got = moved(learn, learn.fit, 1)-norms(learn.model)
