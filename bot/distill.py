@@ -9,7 +9,7 @@ Docs: https://OWNER.github.io/bot/distill.html.md"""
 
 # %% auto #0
 __all__ = ['Teacher', 'named_teacher', 'of_learner', 'as_teacher', 'check_same_classes', 'check_answers', 'Distillation',
-           'CachedTeacher', 'one_answer', 'one_image']
+           'CachedTeacher', 'one_answer', 'one_image', 'first_inputs']
 
 # %% ../nbs/16_distill.ipynb #fd314fbb
 from contextlib import nullcontext
@@ -187,10 +187,19 @@ def one_image(
     "The inputs of one image as `dls` give them; a black one if its size is known. No generator is left further on"
     made = bag_of(dls)
     if 'size' in made: return torch.zeros(1, 3, *[made['size']]*2),
-    dl = next(o for o in reversed(dls.loaders) if len(o))   # there may be no validation set
-    with keyed(0): b = next(iter(dl.new(shuffle=False, drop_last=False, num_workers=0) if hasattr(dl, 'new') else dl))
-    return tuple(o[:1] for o in b[:getattr(dls, 'n_inp', 1)])
+    return first_inputs(next(o for o in reversed(dls.loaders) if len(o)), getattr(dls, 'n_inp', 1))   # there may be no validation set
 
+def first_inputs(
+    dl, # A loader
+    n_inp:int=1 # Inputs of an item
+)->tuple: # A batch of one of each input
+    "The inputs of the first item of `dl`; no generator is left further on"
+    device = getattr(dl, 'device', None)
+    with keyed(0, None if device is None else torch.device(device)):
+        b = next(iter(dl.new(bs=dl.bs and 1, shuffle=False, drop_last=False, num_workers=0) if hasattr(dl, 'new') else dl))
+    return tuple(o[:1] for o in b[:n_inp])
+
+# %% ../nbs/16_distill.ipynb #ffe48ae4
 @patch
 def distill(self:Learner,
     teacher, # Learner, module, name of a model with published weights, or run folder

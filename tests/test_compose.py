@@ -6,6 +6,7 @@ from pathlib import Path
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
+from fasttransform import Transform
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.callback.core import Callback, CancelBatchException
@@ -15,13 +16,15 @@ from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, FocalLoss
 from fastai.metrics import accuracy, error_rate, top_k_accuracy
 from fastai.data.block import CategoryBlock, DataBlock
 from fastai.data.transforms import ItemGetter
+from fastai.torch_core import TensorImageBW
+from fastai.vision.augment import Resize
 from fastai.vision.core import PILImageBW
 from fastai.vision.data import ImageBlock
 from bot.all import *
 from bot.learner import run_card
 from bot import precision
 from bot.core import BotError
-from bot.distill import Distillation
+from bot.distill import Distillation, of_learner
 from bot.guards import Diverged, DivergenceGuard, TargetCheck
 from bot.mixup import draw_pairs
 from bot.optimizer import decayed
@@ -120,6 +123,54 @@ def test_progressive_resizing_is_what_is_written(tmp_path):
     save_args(path, learn)
     args = yaml.safe_load((path/'args.yaml').read_text())
     assert (args['settings']['bs'], args['data']['bs'], args['settings']['size'], args['data']['size'])==(16, 16, 48, 48)
+
+def foreign(size=32, bs=8, n=40):
+    "fastai's own `DataLoaders` of gray pictures"
+    dls = DataBlock((ImageBlock(PILImageBW), CategoryBlock), getters=[ItemGetter(0), ItemGetter(1)], item_tfms=Resize(size))
+    return dls.dataloaders([(PILImageBW.create((torch.rand(40, 40)*255).byte().numpy()), 'ab'[i%2]) for i in range(n)], bs=bs, num_workers=0, device='cpu')
+
+def test_foreign_loaders_are_as_they_are_now(tmp_path):
+    "Batch and size of anybody's loaders, changed in place in any way; looking moves no generator"
+    learn = small(foreign())
+    def said():
+        save_args(tmp_path, learn)
+        r,args = learn.recipe,yaml.safe_load((tmp_path/'args.yaml').read_text())
+        assert learn.lr==scale_lr(r['bs'])==args['resolved']['lr'] and (r['bs'], r['size'])==tuple(args['settings'][k] for k in ('bs','size'))
+        assert f"batches of {r['bs']}, lr {learn.lr:g}" in run_card(learn)['run'] and f"at {r['size']} px" in run_card(learn)['model']
+        return r['bs'],r['size']
+    assert said()==(8, 32)
+    learn.dls.train.bs = 4
+    assert said()==(4, 32)
+    next(o for o in learn.dls.train.after_item.fs if isinstance(o, Resize)).size = (48, 48)
+    assert said()==(4, 48)
+    learn.dls.train.after_batch.add(Shrink())
+    assert said()==(4, 24)
+    learn.dls.loaders[0] = foreign(64, 16).train
+    assert said()==(16, 64)
+    state,order = torch.get_rng_state(),learn.dls.train.rng.getstate()
+    said()
+    assert torch.equal(torch.get_rng_state(), state) and learn.dls.train.rng.getstate()==order
+    learn.dls = foreign(40, 2)
+    learn.dls.train.bs = 5
+    assert said()==(5, 40) and of_learner(learn, norm_stats(learn.dls)).size==40
+    fit(learn)
+
+def test_a_block_in_anybodys_loaders_says_its_settings():
+    "Also where a transform of `bag_dls` was replaced"
+    block = DataBlock((BagImageBlock(32, flip=0., jitter=.1), CategoryBlock), getters=[ItemGetter(0), ItemGetter(1)])
+    items = [(Image.fromarray(np.random.default_rng(i).integers(0, 255, (40, 40, 3), dtype=np.uint8)), 'ab'[i%2]) for i in range(20)]
+    learn = small(block.dataloaders(items, bs=4, num_workers=0, device='cpu'))
+    assert {k:learn.recipe[k] for k in ('size','bs','flip','jitter')}==dict(size=32, bs=4, flip=0., jitter=.1)
+    with pytest.raises(UsageError, match='made with flip=0'): small(learn.dls, flip=.5)
+    learn = small(digits(size=32))
+    fs = learn.dls.train.after_item.fs
+    fs[fs.index(crop_of(learn.dls.train))] = Resize(48)
+    assert learn.recipe['size']==48
+
+class Shrink(Transform):
+    "A batch transform"
+    order = 50
+    def encodes(self, x:TensorImageBW): return F.interpolate(x, scale_factor=.5)
 
 def test_a_rate_that_was_given_stays():
     learn = small(digits(), lr=.3)
@@ -234,9 +285,7 @@ def test_the_best_is_the_earliest_number():
     assert best_by(['epoch','train_loss','valid_loss','lr','time'])=='valid_loss' and best_by(['epoch','train_loss','lr']) is None
 
 def test_a_run_on_foreign_data(tmp_path):
-    dls = DataBlock((ImageBlock(PILImageBW), CategoryBlock), getters=[ItemGetter(0), ItemGetter(1)])
-    items = [(PILImageBW.create((torch.rand(32, 32)*255).byte().numpy()), 'ab'[i%2]) for i in range(40)]
-    learn = small(dls.dataloaders(items, bs=8, num_workers=0, device='cpu'))
+    learn = small(foreign())
     path = run_of(learn, tmp_path/'run')
     args = yaml.safe_load((path/'args.yaml').read_text())
     assert args['data']['bs']==8 and 'dls = ...' in args['python']
