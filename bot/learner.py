@@ -34,7 +34,7 @@ from .block import bag_of, BagCrop, BagNormalize, norm_stats, set_norm
 from .init import inits, zero_gamma
 from .resnet import check_size, macs, n_params, our_names
 from .weights import file_cfg, import_timm, input_cfg, load_weights, read_weights
-from .models import get_model, param_groups, read_args, run_model, xresnet_split
+from .models import check_own, get_model, param_groups, read_args, run_model, xresnet_split
 from .losses import BagLoss, check_eps
 from .optimizer import nag, scale_lr
 from .guards import DivergenceGuard, TargetCheck
@@ -173,6 +173,7 @@ def read_run(
         if not o.is_file(): raise DataError(f"'{path}' is no run folder, or its first epoch did not end: it has no {o.name}")
     args,(tensors,meta) = read_args(f),read_weights(weights)
     model = model or run_model(args, tensors, weights)
+    check_own(tensors, model, weights)
     load_weights(model, tensors, str(weights)).data_cfg = file_cfg(weights, tensors, meta)
     return args,model
 

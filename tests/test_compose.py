@@ -4,6 +4,7 @@ from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 from fasttransform import Transform
@@ -30,7 +31,7 @@ from bot.mixup import draw_pairs
 from bot.optimizer import decayed
 from bot.watch import Throughput
 from bot.runs import best_by, is_best, new_run
-from bot.models import get_model, make_xresnet, param_groups
+from bot.models import check_run, get_model, make_xresnet, param_groups, read_args
 
 def quiet(learn, f, *args, **kwargs):
     with learn.no_bar(), learn.no_logging(): return f(*args, **kwargs)
@@ -644,7 +645,9 @@ def test_nobody_reads_any_more(tmp_path):
 def good_run(tmp_path_factory): return run_of(small(digits(bs=128)), tmp_path_factory.mktemp('good')/'run')
 
 settings_of = dict(arch=[7, None, ['a'], 'no_such', 'xresnet18d\x1b[2J', {}], widen=[1000, 1e30, -1, 'wide', [1], float('nan')], size=[1e9, 0, -3, 'x', None, [32]],
-    bs=['x'], eps=[2], jitter=['a', [1]], min_scale=[-1], flip=[9], pca=[{}], alpha=[[]], drops=[7, 'a'], fp16=['perhaps'], no_such=[1])
+    bs=['x'], eps=[2], jitter=['a', [1]], min_scale=[-1], flip=[9], pca=[{}], alpha=[[]], drops=[7, 'a', [10**400]], fp16=['perhaps'], no_such=[1],
+    zz=[1, None], epochs=[10**400, -10**400, None, 1.5], mom=[None], sched=[None, [['step']]], wd=[1e300], lr=[10**400, 'a'],
+    pretrained=[7, ['a']], teacher=[7, ['a']], T=[None], zero_gamma=[None])
 
 def refused(f, *args, **kwargs):
     "In words, few lines of them, without an escape"
@@ -662,9 +665,14 @@ def test_hostile_settings_of_a_run(good_run, tmp_path, k):
         refused(load_run, bad, device='cpu')
         refused(small(digits()).distill, bad, load=load_run)
 
-norms_of = [7, {}, dict(mean=['a'], std=[1.]), dict(mean=[1.], std=[0.]), dict(mean=[1.,2.], std=[1.])]
-whole = dict(settings=[7, [], None, 'x'], classes=[7, [], None, [{}], [[1]], {'a':1}], normalized=norms_of, rung=[7, 'no_such', None, ['mixup']],
-    reading=['mine', 7, []], but=[7, [7], ['no_such'], None], given=[7, []], data=[7, [], dict(reading=7)])
+norms_of = [dict(mean=[1.]*4, std=[1.]*4), dict(mean=[1.]*2, std=[1.]*2), dict(mean=[10**400], std=[1.]), dict(mean=[1.], std=[1.], zz=1),
+    7, {}, dict(mean=['a'], std=[1.]), dict(mean=[1.], std=[0.]), dict(mean=[1.,2.], std=[1.])]
+nan = float('nan')
+names_of = [7, [], None, [{}], [[1]], {'a':1}, [nan, 1.], [True, 'a'], [float('inf'), 1.], ['a', 1], ['a']*10, [1, 1.], [None, 'a']]
+whole = dict(settings=[7, [], None, 'x'], classes=names_of, normalized=norms_of, rung=[7, 'no_such', None, ['mixup']],
+    reading=['mine', 7, []], but=[7, [7], ['no_such'], None],
+    given=[7, [], dict(zz=1), dict(lr=.1), dict(epochs=10**400), dict(jitter=None), {7:1}], data=[7, [], dict(reading=7), dict(size=[[1]]), dict(flip=7)],
+    best=[3, [], 'accuracy', None], resolved=[[], 7, None], changed=[7, {}], n_train=['x', 1.5], n_valid=[[]], versions=[[]], python=[7])
 
 @pytest.mark.parametrize('k', list(whole))
 def test_hostile_args(good_run, tmp_path, k):
@@ -675,6 +683,25 @@ def test_hostile_args(good_run, tmp_path, k):
         (bad/'args.yaml').write_text(yaml.safe_dump(args))
         refused(load_run, bad, device='cpu')
 
+def test_a_good_run_stays_good(good_run):
+    args = yaml.safe_load((good_run/'args.yaml').read_text())
+    assert not set(read_args(good_run/'args.yaml'))-set(args) and load_run(good_run, device='cpu')
+    for classes in [['a','b']], [[1,2]], [[1.5,2]], [[False,True]]: assert check_run(read_args(good_run/'args.yaml') | dict(classes=classes[0]))['classes']==classes[0]
+
+@pytest.mark.parametrize('k', ['classes','int8','complex','channels'])
+def test_weights_of_another_run(good_run, tmp_path, k):
+    "Of three classes under ten names, of integers, of gray images: refused, as a learner and as a teacher, and with a model that is given"
+    bad = shutil.copytree(good_run, tmp_path/'run')
+    make = partial(make_xresnet, 'xresnet18d', widen=1/16)
+    w = (make(n_out=3) if k=='classes' else make(n_out=10, c_in=1 if k=='channels' else 3)).state_dict()
+    if k in ('int8','complex'): w['fc.weight'] = w['fc.weight'].to(torch.int8 if k=='int8' else torch.complex64)
+    for o in 'best','last': save_file(w, bad/f'{o}.safetensors', read_meta(good_run/f'{o}.safetensors'))
+    for f in partial(load_run, bad, device='cpu'),partial(load_run, bad, device='cpu', model=make(n_out=10)),partial(small(digits()).distill, bad, load=load_run):
+        with pytest.raises(DataError, match='not the weights of this run'): f()
+
+def read_meta(path):
+    with safe_open(path, 'pt') as f: return f.metadata()
+
 @pytest.mark.parametrize('text', ['', '7', '- a', '!!python/object/apply:os.system ["true"]', '{', '\x00', '[' * 5000, 'a: &a [*a]', 'settings: !!binary x', '!mine {a: 1}'])
 def test_hostile_yaml(good_run, tmp_path, text):
     bad = shutil.copytree(good_run, tmp_path/'run')
@@ -684,7 +711,7 @@ def test_hostile_yaml(good_run, tmp_path, text):
     refused(load_run, bad, device='cpu')
 
 metas = ['[1]', '7', 'null', '"a"', '{', '['*5000, '{"arch": 7}', '{"arch": ["xresnet18d"]}', *('{"arch": "xresnet18d", "data_cfg": %s}' % o for o in
-    ('7', '[1]', '"[1]"', '"{}"', '"{\\"mean\\": 7}"', '"{\\"mean\\": [\\"a\\"], \\"std\\": [1]}"', '"{\\"mean\\": [1], \\"std\\": [0]}"', '"{\\"size\\": 1e9}"', '"{\\"scale\\": 0}"', '"{\\"size\\": \\"x\\"}"'))]
+    ('7', '[1]', f'"{{\\"mean\\": [1{"0"*400}], \\"std\\": [1]}}"', '"[1]"', '"{}"', '"{\\"mean\\": 7}"', '"{\\"mean\\": [\\"a\\"], \\"std\\": [1]}"', '"{\\"mean\\": [1], \\"std\\": [0]}"', '"{\\"size\\": 1e9}"', '"{\\"scale\\": 0}"', '"{\\"size\\": \\"x\\"}"'))]
 
 @pytest.mark.parametrize('meta', metas)
 def test_hostile_metadata(good_run, tmp_path, meta):
