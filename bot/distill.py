@@ -9,7 +9,7 @@ Docs: https://OWNER.github.io/bot/distill.html.md"""
 
 # %% auto #0
 __all__ = ['Teacher', 'named_teacher', 'of_learner', 'as_teacher', 'check_same_classes', 'check_answers', 'Distillation',
-           'CachedTeacher', 'one_answer', 'one_image']
+           'CachedTeacher', 'one_answer', 'one_image', 'first_inputs']
 
 # %% ../nbs/16_distill.ipynb #fd314fbb
 from contextlib import nullcontext
@@ -28,7 +28,7 @@ from .block import bag_of, norm_stats
 from .resnet import evaluating, our_names
 from .weights import import_timm, input_cfg
 from .models import get_model
-from .losses import check_logits, distill_loss, judges_each
+from .losses import check_logits, check_targets, distill_loss, judges_each
 from .guards import hook_order
 
 # %% ../nbs/16_distill.ipynb #c0792190
@@ -134,6 +134,7 @@ class Distillation(Callback):
         return res
 
     def before_fit(self):
+        if sum(isinstance(o, Distillation) for o in self.learn.cbs)>1: raise UsageError('Two teachers would each add to the loss: `learn.distill(teacher)` puts one in place of the other, or `learn.remove_cbs(Distillation)` first')
         if judges_each(self.loss_func): raise UsageError('A binary cross entropy judges each class by itself, distillation compares distributions over the classes: leave one out')
 
     def before_train(self):
@@ -144,6 +145,7 @@ class Distillation(Callback):
         half = getattr(self.learn, 'half_precision', None)
         with torch.inference_mode(), half.context() if half else nullcontext(): r = self.teacher(*self.xb)
         check_answers(r, self.pred)
+        if self.iter==0 and len(self.yb)==1: check_targets(self.y, self.pred.shape[1], getattr(self.loss_func, 'ignore_index', -100))
         self.learn.loss_grad = distill_loss(self.loss_grad, self.pred, r, self.T, self.reading)
         self.learn.loss = self.learn.loss_grad.detach().clone()
 
@@ -185,10 +187,19 @@ def one_image(
     "The inputs of one image as `dls` give them; a black one if its size is known. No generator is left further on"
     made = bag_of(dls)
     if 'size' in made: return torch.zeros(1, 3, *[made['size']]*2),
-    dl = next(o for o in reversed(dls.loaders) if len(o))   # there may be no validation set
-    with keyed(0): b = next(iter(dl.new(shuffle=False, drop_last=False, num_workers=0) if hasattr(dl, 'new') else dl))
-    return tuple(o[:1] for o in b[:getattr(dls, 'n_inp', 1)])
+    return first_inputs(next(o for o in reversed(dls.loaders) if len(o)), getattr(dls, 'n_inp', 1))   # there may be no validation set
 
+def first_inputs(
+    dl, # A loader
+    n_inp:int=1 # Inputs of an item
+)->tuple: # A batch of one of each input
+    "The inputs of the first item of `dl`; no generator is left further on"
+    device = getattr(dl, 'device', None)
+    with keyed(0, None if device is None else torch.device(device)):
+        b = next(iter(dl.new(bs=dl.bs and 1, shuffle=False, drop_last=False, num_workers=0) if hasattr(dl, 'new') else dl))
+    return tuple(o[:1] for o in b[:n_inp])
+
+# %% ../nbs/16_distill.ipynb #ffe48ae4
 @patch
 def distill(self:Learner,
     teacher, # Learner, module, name of a model with published weights, or run folder

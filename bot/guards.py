@@ -11,11 +11,12 @@ Docs: https://OWNER.github.io/bot/guards.html.md"""
 __all__ = ['hook_order', 'Diverged', 'all_finite', 'advice', 'DivergenceGuard', 'TargetCheck']
 
 # %% ../nbs/14_guards.ipynb #2e5b1a8c
+from math import isfinite
 import torch
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from .core import BotError, DataError
-from .losses import check_logits, check_targets, judges_each
+from .losses import check_logits, check_targets, judges_each, not_plain
 
 # %% ../nbs/14_guards.ipynb #a0286bbf
 hook_order = dict(TargetCheck=-5, BagMixup=0, Distillation=5, DivergenceGuard=7, ChannelsLastBatch=8, HalfPrecision=MixedPrecision.order,
@@ -23,7 +24,7 @@ hook_order = dict(TargetCheck=-5, BagMixup=0, Distillation=5, DivergenceGuard=7,
 
 # %% ../nbs/14_guards.ipynb #7f2333f5
 class Diverged(BotError):
-    "The training loss is not a number any more"
+    "The loss is not a number any more"
     code,state = 4,'diverged'
 
 def all_finite(
@@ -35,18 +36,20 @@ def all_finite(
 def advice(
     xb:tuple, # Inputs of a batch
     started:bool, # Were the weights numbers at first?
-    half:bool # Is float16 computed in?
+    half:bool, # Is float16 computed in?
+    stats:bool=False # Was the loss a number, and only what a norm remembers of the batches not?
 )->str: # What to do
-    "What fits the cause of a loss that is no number"
+    "What fits the cause of a loss, or of a state, that is no number"
     if not all_finite(xb): return 'the inputs of that batch are not all numbers: look at its images and transforms'
     if not started: return 'the weights were no numbers before: load others'
+    if stats: return "the loss and the weights were numbers, so a batch had values whose square is none: look at the scale of its images, and at their normalization"
     return 'try a lower lr or a longer warmup' + (', or bf16 (`to_bf16`)' if half else '')
 
 # %% ../nbs/14_guards.ipynb #d735d12e
 class DivergenceGuard(Callback):
     "Stop at once when the loss is NaN or infinite, with the weights of the epoch's start"
     order,run_valid,_stateattrs = hook_order['DivergenceGuard'],False,('good',)
-    good = None
+    good,trained = None,False
     def before_train(self):
         w = {k:v.detach().to('cpu', copy=True) for k,v in self.model.state_dict().items()}
         finite,names = {k for k,v in w.items() if all_finite([v])},{k for k,_ in self.model.named_parameters()}
@@ -57,11 +60,19 @@ class DivergenceGuard(Callback):
         if not torch.isfinite(self.loss).all(): self.stop(f'The loss is {self.loss.mean().item()}')
 
     def after_train(self):
-        bad = next((k for k,v in self.model.state_dict().items() if k in self.watched and not all_finite([v])), None)
-        if bad: self.stop(f'{bad} is not all numbers')
+        bad = [k for k,v in self.model.state_dict().items() if k in self.watched and not all_finite([v])]
+        if bad: self.stop(f'{bad[0]} is not all numbers', stats=not {k for k,_ in self.model.named_parameters()} & set(bad))
+        self.trained = True
+
+    def after_epoch(self):
+        trained,self.trained,rec = self.trained,False,getattr(self.learn, 'recorder', None)   # not of a mere validation
+        loss = dict(zip(rec.metric_names, rec.log)).get('valid_loss') if trained and rec else None
+        if loss is not None and not isfinite(loss): raise Diverged(f'The validation loss of epoch {self.epoch} is {loss}: training stopped\n'
+            'The training loss and the weights are numbers, and the weights stay: look at the validation images and targets, or try a lower lr')
 
     def stop(self,
-        what:str # What happened
+        what:str, # What happened
+        stats:bool=False # Only to what a norm remembers?
     ):
         "Put the good weights back and stop, unless a learning rate is looked for"
         if hasattr(self.learn, 'lr_finder'): return
@@ -70,12 +81,19 @@ class DivergenceGuard(Callback):
             self.model.load_state_dict(self.good)
             self.opt.clear_state()
             kept = f'The weights are again those of the start of epoch {self.good_epoch}'
-        raise Diverged(f"{what} at batch {self.iter} of epoch {self.epoch}, with lr {self.opt.hypers[-1]['lr']:.3g}: training stopped\n{kept}; {advice(self.xb, bool(self.good), half)}")
+        raise Diverged(f"{what} at batch {self.iter} of epoch {self.epoch}, with lr {self.opt.hypers[-1]['lr']:.3g}: training stopped\n{kept}; {advice(self.xb, bool(self.good), half, stats)}")
 
 # %% ../nbs/14_guards.ipynb #86981d39
 class TargetCheck(Callback):
-    "Check the output, and the targets against its width"
-    order = hook_order['TargetCheck']
+    "Check the output, and the targets against its width; say once what keeps `valid_loss` from being plain"
+    order,told = hook_order['TargetCheck'],None
+    def before_fit(self):
+        names,f = not_plain(self.loss_func),self.loss_func
+        if names and self.told!=id(f) and not hasattr(self.learn, 'lr_finder'):
+            print(f"{getattr(f, '__name__', type(f).__name__)} uses {', '.join(names)} in validation too: valid_loss is not the plain one"
+                + ('' if judges_each(f) else '; BagLoss(eps=, weight=) acts in training alone'))
+        self.told = id(f)
+
     def after_pred(self):
         if len(self.yb)!=1: return
         check_logits(self.pred)

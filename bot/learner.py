@@ -33,16 +33,16 @@ from .core import DataError, html_table, in_words, nearest, shown, UsageError
 from .files import run_file
 from .ladder import check_settings, default_rung, drop_epochs, fit_size, fit_to, ladder, Recipe, recipe, setting, settings, tricks_of, unused
 from .ladder import warmup_epochs
-from .block import bag_of, norm_stats, set_norm
+from .block import bag_of, BagCrop, BagNormalize, norm_stats, set_norm
 from .init import inits, zero_gamma
 from .resnet import check_size, macs, n_params, our_names
 from .weights import file_cfg, import_timm, input_cfg, load_weights, read_weights
-from .models import get_model, param_groups, read_args, run_model, xresnet_split
+from .models import check_own, get_model, param_groups, read_args, run_model, xresnet_split
 from .losses import BagLoss, check_eps
 from .optimizer import nag, scale_lr
 from .guards import DivergenceGuard, TargetCheck
 from .mixup import BagMixup
-from .distill import Teacher
+from .distill import first_inputs, Teacher
 from .watch import LossPlot, Throughput
 from .schedule import *   # adds `fit_warmup`
 
@@ -106,16 +106,17 @@ def data_settings(
 def dls_settings(
     dls:DataLoaders # Anyone's, or those of `bag_dls`
 )->dict: # Settings by name
-    "What `dls` have settled"
-    made = data_settings(bag_of(dls))
-    return dict(bs=dls.train.bs) | (made or dict(size=dls.one_batch()[0].shape[-1]))
+    "What `dls` have settled, as they are now"
+    tfms = [o for k in ('after_item', 'after_batch') for o in getattr(getattr(dls.train, k, None), 'fs', ()) if isinstance(o, (BagCrop,BagNormalize))]
+    made = dict(bs=dls.train.bs) | data_settings({k:v for o in tfms for k,v in vars(o).items()})
+    return made if 'size' in made else made | dict(size=first_inputs(dls.train)[0].shape[-1])
 
 # %% ../nbs/20_learner.ipynb #3a310385
 def channels_of(
     dls:DataLoaders # Anyone's, or those of `bag_dls`
 )->int: # 3 for color, 1 for gray
     "Channels of the images"
-    return 3 if bag_of(dls) or not len(dls.train) else dls.one_batch()[0].shape[1]
+    return 3 if bag_of(dls) or not len(dls.train) else first_inputs(dls.train)[0].shape[1]
 
 # %% ../nbs/20_learner.ipynb #ab4d711b
 def dls_recipe(
@@ -181,6 +182,7 @@ def read_run(
     weights = run_file(path, nearest(which, ('best', 'last'), 'weights'))
     args,(tensors,meta) = read_args(f),read_weights(weights)
     model = model or run_model(args, tensors, weights)
+    check_own(tensors, model, weights)
     load_weights(model, tensors, str(weights)).data_cfg = file_cfg(weights, tensors, meta)
     return args,model
 
@@ -227,20 +229,15 @@ class BagLearner(Learner):
     @property
     def dls(self): return self._dls
     @dls.setter
-    def dls(self, dls):
-        old,model = vars(self).get('_dls'),vars(self).get('model')
-        self._dls = dls if model is None or '_base' not in vars(self) else dls_for(dls, model, self._base.reading)
-        if old is not None: self._seen = dls_settings(self._dls) if len(dls.train) else {}
+    def dls(self, dls): self._dls = dls_for(dls, self.model, self._base.reading) if '_base' in vars(self) else dls
 
     @property
-    def lr(self): return scale_lr(self.recipe['bs']) if self._lr is None else self._lr
+    def lr(self): return scale_lr(self.dls.train.bs if len(self.dls.train) else self._base['bs']) if self._lr is None else self._lr
     @lr.setter
     def lr(self, lr): self._lr = lr
 
     @property
-    def recipe(self):
-        if not len(self.dls.train): return self._base
-        return as_dls(self._base, vars(self).get('_seen', {}) | data_settings(bag_of(self.dls)) | dict(bs=self.dls.train.bs))
+    def recipe(self): return as_dls(self._base, dls_settings(self.dls)) if len(self.dls.train) else self._base
     @recipe.setter
     def recipe(self, r): self._base = r
 

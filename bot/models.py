@@ -13,17 +13,18 @@ __all__ = ['xresnet18a', 'xresnet18b', 'xresnet18c', 'xresnet18d', 'xresnet26a',
            'xresnet50d', 'xresnet101a', 'xresnet101b', 'xresnet101c', 'xresnet101d', 'xresnet152a', 'xresnet152b',
            'xresnet152c', 'xresnet152d', 'xresnet200a', 'xresnet200b', 'xresnet200c', 'xresnet200d', 'make_xresnet',
            'xresnet_split', 'param_groups', 'Features', 'features', 'make_called', 'check_model', 'make_timm',
-           'get_model', 'read_args', 'run_model']
+           'get_model', 'read_args', 'check_run', 'run_model', 'check_own']
 
 # %% ../nbs/10_models.ipynb #737575a5
-import inspect
+from inspect import signature
+from math import isfinite
 from pathlib import Path
 import torch, yaml
 from torch import nn
 from torchvision.models._utils import IntermediateLayerGetter
 from fastcore.meta import delegates
 from .core import DataError, nearest, shown, UsageError
-from .ladder import check_settings, is_paper, ladder
+from .ladder import check_settings, is_paper, ladder, settings
 from .resnet import channels_in, make_untrained, our_names, variants, XResNet
 from .weights import check_cfg, file_cfg, first_line, import_timm, is_weight_file, load_weights, max_side, pretrain, read_weights, timm_cfg
 from .weights import weights_name
@@ -75,7 +76,7 @@ def param_groups(
     model:nn.Module # Any model
 )->list: # Lists of parameters, the head's last
     "Groups for freezing and discriminative learning rates"
-    model = getattr(model, '_orig_mod', model)
+    model = _inside(model)
     whole,theirs = isinstance(model, XResNet),type(model).__module__.split('.')[0]
     if whole or isinstance(model, nn.Sequential) and len(model)>1 and isinstance(model[0], nn.Sequential) and hasattr(model[0], 'layer1'): return xresnet_split(model)
     head = [] if theirs=='torchvision' else _head(model)   # theirs is the last part
@@ -99,6 +100,14 @@ def _timm_stages(model):
     from timm.models import group_parameters
     params,groups = dict(model.named_parameters()),group_parameters(model, model.group_matcher(coarse=True))
     return [[params[k] for k in groups[i]] for i in sorted(groups)]
+
+# %% ../nbs/10_models.ipynb #4c13fae1
+def _inside(model):
+    "The network in a compiled or parallel one, or in any other that adds no parameters to it"
+    known = isinstance(model, XResNet) or hasattr(type(model), 'get_classifier') or type(model).__module__.split('.')[0]=='torchvision'
+    all_of = {id(p) for p in model.parameters()}
+    only = [] if known or not all_of else [o for o in model.children() if {id(p) for p in o.parameters()}==all_of]
+    return _inside(only[0]) if only else model
 
 # %% ../nbs/10_models.ipynb #f40a7af8
 class Features(IntermediateLayerGetter):
@@ -128,7 +137,7 @@ def make_called(
     **kwargs # Passed on as they are
 )->nn.Module: # What `arch` made
     "`arch` called with its own names for `n_out` and `c_in`"
-    ps = inspect.signature(arch).parameters
+    ps = signature(arch).parameters
     free = any(o.kind==o.VAR_KEYWORD for o in ps.values())
     out = next((o for o in ('n_out','num_classes') if o in ps), 'num_classes' if free else None)
     cin = next((o for o in ('c_in','in_chans') if o in ps), 'in_chans')
@@ -196,19 +205,52 @@ def read_args(
 )->dict: # What it holds: settings by name, classes, and how the run came about
     "The settings of a run, each checked"
     try:
-        args = dict(but=[], reading='paper', given={}, data={}) | yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-        if 'normalized' in args: args['normalized'] = args.pop('normalized')   # the spelling of earlier runs
-        for k,kind in dict(rung=str, but=list, given=dict, data=dict, settings=dict, classes=list, normalized=dict).items():
-            if not isinstance(args.get(k), kind): raise ValueError(f'its {k} is no {kind.__name__}')
-        args['settings'] = ladder['baseline'] | check_settings(**args['settings'])
-        if not isinstance(args['settings']['arch'], str): raise ValueError('its arch is no name')
-        if args['settings']['size']>max_side: raise ValueError(f"its size is above {max_side}")
-        if not args['classes'] or not all(isinstance(o, (str,int,float)) for o in args['classes']): raise ValueError('its classes are no names')
-        is_paper(args['reading']), is_paper(args['data'].get('reading', 'paper')), check_cfg({k:args['normalized'].get(k) for k in ('mean','std')})
-    except (yaml.YAMLError,ValueError,TypeError,RecursionError,OSError,UsageError) as e:
+        args = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
+        if not isinstance(args, dict): raise ValueError('it is no table of names and values')
+        return check_run(dict(but=[], reading='paper', given={}, data={}) | args)
+    except (yaml.YAMLError,ValueError,TypeError,LookupError,ArithmeticError,RecursionError,OSError,UsageError) as e:
         raise DataError(f"'{shown(path)}' holds no settings of a run: {first_line(e)}") from e
+
+def check_run(
+    args:dict # From outside, in the form of `args.yaml`
+)->dict: # The same, each setting of its own type
+    "`args`, if a run can have them; else an error that names the key"
+    for k,kind in _kinds.items():
+        if (k in args or k in _needed) and type(args.get(k)) is not kind: raise ValueError(f'its {k} is no {kind.__name__}')
+    args = args | {k:_check_values(args[k], k) for k in ('settings', 'given')}
+    args['settings'] = ladder['baseline'] | args['settings']
+    if lacks := [k for k in args['given'] if k not in args['settings']]: raise ValueError(f'its settings lack {lacks[0]}, which its given has')
+    if args['settings']['size']>max_side: raise ValueError(f'its size is above {max_side}')
+    is_paper(args['reading']), is_paper(args['data'].get('reading', 'paper'))
+    _check_values({k:v for k,v in args['data'].items() if k in signature(settings).parameters}, 'data')
+    if set(args['normalized'])!={'mean','std'} or len(check_cfg(args['normalized'])['mean']) not in (1,3): raise ValueError('its normalized is no mean and std of 1 or 3 channels')
+    _check_names(args['classes'])
     return args
 
+# %% ../nbs/10_models.ipynb #a87d4ff1
+_kinds = dict(rung=str, but=list, reading=str, settings=dict, given=dict, changed=list, data=dict, normalized=dict, best=dict, resolved=dict, classes=list,
+    n_train=int, n_valid=int, versions=dict, python=str)
+_needed = 'rung', 'settings', 'normalized', 'classes'   # the others have a default, or are for people
+_unset = 'pretrained', 'teacher', 'lr', 'init'   # settings that a run may have no value of
+_texts = dict(arch=str, pretrained=(str,bool), teacher=str)   # these may be anything to a learner, but not in a file
+
+def _check_values(values, key):
+    "Settings as what they mean; `key` is where they stand"
+    for k,v in values.items():
+        nearest(k, list(signature(settings).parameters), f'setting in its {key}')
+        parts = v if isinstance(v, (list,tuple)) else [v]
+        if v is None and k not in _unset or not all(o is None or isinstance(o, (str,int,float)) for o in parts): raise ValueError(f'no value for {k} in its {key}')
+        if any(isinstance(o, (int,float)) and abs(o)>2**53 for o in parts): raise ValueError(f'{k} in its {key} is too large')
+        if k in _texts and v is not None and not isinstance(v, _texts[k]): raise ValueError(f'{k} in its {key} is no name')
+    return check_settings(**values)
+
+def _check_names(classes):
+    "Refuse classes that are not names, or not numbers, each its own"
+    kinds = {next((k for k in (str,bool,(int,float)) if isinstance(o, k)), None) for o in classes}
+    if len(kinds)!=1 or None in kinds or not all(isinstance(o, str) or isfinite(o) for o in classes): raise ValueError('its classes are not all names, or all numbers')
+    if len(set(classes))<len(classes): raise ValueError('two of its classes have the same name')
+
+# %% ../nbs/10_models.ipynb #fcb0b3ff
 def run_model(
     args:dict, # From `read_args`
     weights:dict, # State dict of the run
@@ -222,3 +264,16 @@ def run_model(
         except (RuntimeError,OverflowError,TypeError,ValueError) as e: raise DataError(f"{source}: no {r['arch']} can be made with widen={r['widen']}: {first_line(e)}") from e
         if size>2*sum(o.numel() for o in weights.values()): raise DataError(f"{source} has the weights of a smaller network than {r['arch']} with widen={r['widen']}")
     return get_model(r['arch'], n_out, widen=r['widen'])
+
+def check_own(
+    weights:dict, # State dict of the run
+    model:nn.Module, # Its network
+    source # Where they are from, for messages
+):
+    "Refuse weights that would have to be adapted: those of a run are its model's own, number for number"
+    own = {k.replace('_orig_mod.', ''):v for k,v in model.state_dict().items()}
+    pairs = [(k,v,own[k]) for k,v in ((k.replace('_orig_mod.', ''),v) for k,v in weights.items()) if k in own]
+    bad = next((o for o in pairs if o[1].shape!=o[2].shape or o[1].is_floating_point()!=o[2].is_floating_point()), None)
+    if bad is None: return
+    mine,theirs = (f'{tuple(o.shape)} in {o.dtype}' for o in bad[1:])
+    raise DataError(f"{source} has not the weights of this run: {bad[0]} is {mine}, its args.yaml and model need {theirs}\nTake the files of one folder together")

@@ -273,7 +273,7 @@ def file_cfg(
     try:
         if 'data_cfg' in meta: return check_cfg(json_object(meta['data_cfg'])) | dict(weights=str(path))
         if hub: return check_cfg(timm_cfg(hub['pretrained_cfg'], f"{hub['architecture']}.{hub['pretrained_cfg'].get('tag')}"))
-    except (ValueError,TypeError,LookupError) as e:
+    except (ValueError,TypeError,LookupError,OverflowError) as e:
         raise UsageError(f"{path} says data_cfg='{shown(str(meta.get('data_cfg', hub)))[:60]}', which is no JSON object of ours: {first_line(e)}") from e
     cfg = (paper_cfg if 'stem.0.weight' in weights else timm_cfg({})) | dict(weights=str(path))
     whose = "the paper's" if cfg['scale']==255 else "torchvision's and timm's"

@@ -41,7 +41,7 @@ table = [   # name, module, old, new, file of tests and which of it (pytest's -k
     ('exif turned the wrong way', 'formats', '6:(1,1,0)', '6:(1,0,1)', 'images orientation'),
     ('shrunk too far', 'images', 'h>=2.5*k*max(size[0], 64) and w>=2.5*k*max(size[1], 64)', 'h>=k*size[0] and w>=k*size[1]', 'images shrunk'),
     ('smoothing over all classes', 'losses', '(1-q)*eps/max(k-1, 1)', '(1-q)*eps/k', 'paper'),
-    ('one-hot rows of whole numbers pass', 'losses', '    eps = check_eps(eps, k)\n    check_one_hot(y, k)\n', '    eps = check_eps(eps, k)\n', 'paper'),
+    ('one-hot rows of whole numbers pass', 'losses', '    eps = check_eps(eps, k)\n    check_shape(y, k)\n', '    eps = check_eps(eps, k)\n', 'paper'),
     ('distillation without the square', 'losses', 'loss + T**2*teacher_loss', 'loss + T*teacher_loss', 'paper'),
     ('smoothing in validation', 'losses', 'if self.training and torch.is_grad_enabled() else (0.,None)', 'if True else (0.,None)', 'procedure valid_loss'),
     ('momentum without Nesterov', 'optimizer', 'nesterov=mom>0', 'nesterov=False', 'paper'),

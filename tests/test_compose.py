@@ -4,29 +4,34 @@ from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
+from fasttransform import Transform
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.callback.core import Callback, CancelBatchException
 from fastai.callback.mixup import CutMix, MixUp
 from fastai.learner import Learner, Recorder
-from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat
+from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, FocalLoss, LabelSmoothingCrossEntropy
 from fastai.metrics import accuracy, error_rate, top_k_accuracy
 from fastai.data.block import CategoryBlock, DataBlock
 from fastai.data.transforms import ItemGetter
+from fastai.torch_core import TensorImageBW
+from fastai.vision.augment import Resize
 from fastai.vision.core import PILImageBW
 from fastai.vision.data import ImageBlock
 from bot.all import *
 from bot.learner import run_card
 from bot import precision
 from bot.core import BotError
+from bot.distill import Distillation, of_learner
 from bot.guards import Diverged, DivergenceGuard, TargetCheck
 from bot.mixup import draw_pairs
 from bot.optimizer import decayed
 from bot.watch import Throughput
 from bot.runs import best_by, is_best, new_run
-from bot.models import get_model, make_xresnet, param_groups
+from bot.models import check_run, get_model, make_xresnet, param_groups, read_args
 
 def quiet(learn, f, *args, **kwargs):
     with learn.no_bar(), learn.no_logging(): return f(*args, **kwargs)
@@ -120,6 +125,54 @@ def test_progressive_resizing_is_what_is_written(tmp_path):
     args = yaml.safe_load((path/'args.yaml').read_text())
     assert (args['settings']['bs'], args['data']['bs'], args['settings']['size'], args['data']['size'])==(16, 16, 48, 48)
 
+def foreign(size=32, bs=8, n=40):
+    "fastai's own `DataLoaders` of gray pictures"
+    dls = DataBlock((ImageBlock(PILImageBW), CategoryBlock), getters=[ItemGetter(0), ItemGetter(1)], item_tfms=Resize(size))
+    return dls.dataloaders([(PILImageBW.create((torch.rand(40, 40)*255).byte().numpy()), 'ab'[i%2]) for i in range(n)], bs=bs, num_workers=0, device='cpu')
+
+def test_foreign_loaders_are_as_they_are_now(tmp_path):
+    "Batch and size of anybody's loaders, changed in place in any way; looking moves no generator"
+    learn = small(foreign())
+    def said():
+        save_args(tmp_path, learn)
+        r,args = learn.recipe,yaml.safe_load((tmp_path/'args.yaml').read_text())
+        assert learn.lr==scale_lr(r['bs'])==args['resolved']['lr'] and (r['bs'], r['size'])==tuple(args['settings'][k] for k in ('bs','size'))
+        assert f"batches of {r['bs']}, lr {learn.lr:g}" in run_card(learn)['run'] and f"at {r['size']} px" in run_card(learn)['model']
+        return r['bs'],r['size']
+    assert said()==(8, 32)
+    learn.dls.train.bs = 4
+    assert said()==(4, 32)
+    next(o for o in learn.dls.train.after_item.fs if isinstance(o, Resize)).size = (48, 48)
+    assert said()==(4, 48)
+    learn.dls.train.after_batch.add(Shrink())
+    assert said()==(4, 24)
+    learn.dls.loaders[0] = foreign(64, 16).train
+    assert said()==(16, 64)
+    state,order = torch.get_rng_state(),learn.dls.train.rng.getstate()
+    said()
+    assert torch.equal(torch.get_rng_state(), state) and learn.dls.train.rng.getstate()==order
+    learn.dls = foreign(40, 2)
+    learn.dls.train.bs = 5
+    assert said()==(5, 40) and of_learner(learn, norm_stats(learn.dls)).size==40
+    fit(learn)
+
+def test_a_block_in_anybodys_loaders_says_its_settings():
+    "Also where a transform of `bag_dls` was replaced"
+    block = DataBlock((BagImageBlock(32, flip=0., jitter=.1), CategoryBlock), getters=[ItemGetter(0), ItemGetter(1)])
+    items = [(Image.fromarray(np.random.default_rng(i).integers(0, 255, (40, 40, 3), dtype=np.uint8)), 'ab'[i%2]) for i in range(20)]
+    learn = small(block.dataloaders(items, bs=4, num_workers=0, device='cpu'))
+    assert {k:learn.recipe[k] for k in ('size','bs','flip','jitter')}==dict(size=32, bs=4, flip=0., jitter=.1)
+    with pytest.raises(UsageError, match='made with flip=0'): small(learn.dls, flip=.5)
+    learn = small(digits(size=32))
+    fs = learn.dls.train.after_item.fs
+    fs[fs.index(crop_of(learn.dls.train))] = Resize(48)
+    assert learn.recipe['size']==48
+
+class Shrink(Transform):
+    "A batch transform"
+    order = 50
+    def encodes(self, x:TensorImageBW): return F.interpolate(x, scale_factor=.5)
+
 def test_a_rate_that_was_given_stays():
     learn = small(digits(), lr=.3)
     learn.dls = digits(bs=16)
@@ -165,12 +218,29 @@ def test_torchvision_models_freeze(name, n):
     last = [c for c in model.children() if list(c.parameters())][-1]
     assert [*map(id, groups[-1])]==[*map(id, last.parameters())]
 
+class Wrapped(nn.Module):
+    "A network with something before it that has no parameters"
+    def __init__(self, net):
+        super().__init__()
+        self.scale,self.net = nn.Upsample(scale_factor=2),net
+        self.register_buffer('mean', torch.zeros(1))
+    def forward(self, x): return self.net(self.scale(x-self.mean))
+
+@pytest.mark.parametrize('wrap', [nn.DataParallel, Wrapped, nn.Sequential, lambda o: Wrapped(nn.DataParallel(torch.compile(o, backend='eager')))], ids=['parallel','own','sequential','all'])
+def test_wrapped_models_have_the_groups_of_the_one_inside(wrap):
+    import torchvision.models as tv
+    own = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2))
+    for model in get_model('resnet10t', n_out=10),tv.resnet18(num_classes=10),xresnet18d(n_out=10, widen=1/16),own:
+        mine,theirs = ([[*map(id, g)] for g in param_groups(o)] for o in (wrap(model), model))
+        assert mine==theirs and len(mine)>1
+
 def test_freeze_leaves_the_head():
     "Of timm's, of a compiled one, of anybody's: the head and the norms move, rates of a slice differ"
     import torchvision.models as tv
     own = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
     compiled = torch.compile(xresnet18d(n_out=10, widen=1/16), backend='eager')
-    for arch,head in ('mobilenetv3_small_050','classifier.'),(tv.resnet18(num_classes=10),'fc.'),(own,'4.'),(compiled,'_orig_mod.fc.'):
+    parallel = nn.DataParallel(get_model('mobilenetv3_small_050', 10))
+    for arch,head in ('mobilenetv3_small_050','classifier.'),(parallel,'module.classifier.'),(tv.resnet18(num_classes=10),'fc.'),(own,'4.'),(compiled,'_orig_mod.fc.'):
         learn = bag_learner(digits(bs=128), 'baseline', arch=arch)
         learn.freeze()
         got = moved(learn, learn.fit, 1)-norms(learn.model)
@@ -216,9 +286,7 @@ def test_the_best_is_the_earliest_number():
     assert best_by(['epoch','train_loss','valid_loss','lr','time'])=='valid_loss' and best_by(['epoch','train_loss','lr']) is None
 
 def test_a_run_on_foreign_data(tmp_path):
-    dls = DataBlock((ImageBlock(PILImageBW), CategoryBlock), getters=[ItemGetter(0), ItemGetter(1)])
-    items = [(PILImageBW.create((torch.rand(32, 32)*255).byte().numpy()), 'ab'[i%2]) for i in range(40)]
-    learn = small(dls.dataloaders(items, bs=8, num_workers=0, device='cpu'))
+    learn = small(foreign())
     path = run_of(learn, tmp_path/'run')
     args = yaml.safe_load((path/'args.yaml').read_text())
     assert args['data']['bs']==8 and 'dls = ...' in args['python']
@@ -349,9 +417,21 @@ def test_multi_label_targets():
         learn.loss_func = loss
         fit(learn)
         with pytest.raises(UsageError, match='judges each class'): fit(learn.distill(nn.Linear(4, 3)))
+    def own(pred, y): return F.binary_cross_entropy_with_logits(pred, y)
+    for check in True,False:
+        learn = multi_label().distill(nn.Linear(4, 3))
+        learn.loss_func = own
+        if not check: learn.remove_cbs(TargetCheck)
+        with pytest.raises(DataError, match='give the learner a loss that judges each'): fit(learn)   # a function of the user's, which nobody knows for what it is
     learn = multi_label()
     learn.loss_func = CrossEntropyLossFlat()
     with pytest.raises(UsageError, match='no soft targets'): fit(learn.add_cb(BagMixup(.4)))
+
+def two_classes():
+    dl = DataLoader([(torch.randn(3, 32, 32), torch.tensor(i%2)) for i in range(16)], bs=8)
+    dls = DataLoaders(dl, dl)
+    dls.vocab = ['a','b']
+    return dls
 
 def test_images_are_mixed_once():
     for cb in BagMixup(.4),MixUp(.4),CutMix(1.):
@@ -395,6 +475,24 @@ def test_class_weights_act_in_training_alone():
     with learn.no_bar(): loss = learn.validate()[0]
     p,t = quiet(learn, learn.get_preds, act=lambda o: o)
     assert loss==pytest.approx(F.cross_entropy(p, t).item(), rel=1e-5)
+
+w = torch.tensor([.1, 5.])
+not_plain_ones = [(CrossEntropyLossFlat(weight=w),'weight'), (CrossEntropyLossFlat(label_smoothing=.1),'label_smoothing'), (nn.CrossEntropyLoss(w),'weight'), (FocalLoss(),'gamma'),
+    (partial(F.cross_entropy, label_smoothing=.1),'label_smoothing'), (LabelSmoothingCrossEntropy(.1),'eps'), (CrossEntropyLossFlat(),''), (BagLoss(.1, weight=w),'')]
+
+@pytest.mark.parametrize('loss,said', not_plain_ones)
+def test_a_validation_loss_that_is_not_plain_is_said_once(loss, said, capsys):
+    learn = small(two_classes())
+    learn.loss_func = loss
+    capsys.readouterr()
+    fit(fit(learn))
+    out = capsys.readouterr().out
+    assert out.count('valid_loss is not the plain one')==bool(said) and f'uses {said} in validation too' in out if said else not out
+
+def test_one_teacher_a_learner():
+    learn = plain().distill(nn.Linear(4, 2)).distill(nn.Linear(4, 2))
+    fit(learn)
+    with pytest.raises(UsageError, match='Two teachers'): fit(learn.add_cb(Distillation(nn.Linear(4, 2))))
 
 @pytest.mark.parametrize('alpha', [1, 1.])
 def test_alpha_of_any_number_type(alpha):
@@ -467,6 +565,29 @@ def test_a_validation_loss_that_is_nan_ends_the_run(tmp_path):
     status = json.loads((tmp_path/'status.json').read_text())
     assert (status['state'], status['epochs'])==('diverged', 1)
 
+def test_a_plain_fit_ends_with_a_validation_loss_that_is_nan():
+    class Spoil(Callback):
+        def after_loss(self):
+            if not self.training and self.epoch==1: self.learn.loss = self.loss*float('nan')
+    learn = plain(cbs=[DivergenceGuard(), Spoil()])
+    with pytest.raises(Diverged, match='validation loss of epoch 1 is nan.*\n.*look at the validation images'): fit(learn, 3)
+    assert len(learn.recorder.losses)==20
+    learn = plain(cbs=DivergenceGuard())
+    learn.dls = DataLoaders(learn.dls.train, DataLoader([(torch.full((4,), float('inf')), torch.tensor(0))], bs=1))
+    assert not np.isfinite(quiet(learn, learn.validate)[0])   # asked for, and answered
+    with pytest.raises(Diverged, match='validation loss of epoch 0'): fit(learn, 3)
+    learn.dls = DataLoaders(learn.dls.train, DataLoader([], bs=2))
+    fit(learn)
+
+def test_statistics_that_overflow_are_no_matter_of_the_rate():
+    "A batch of a wrong scale leaves loss and weights as numbers, and the variance infinite"
+    class Far(Callback):
+        def before_batch(self):
+            if self.training and self.iter==2: self.learn.xb = (self.x*1e20,)
+    learn = small(digits(bs=128), cbs=Far())
+    with pytest.raises(Diverged, match='running_var is not all numbers') as e: fit(learn)
+    assert 'scale of its images' in str(e.value) and 'lower lr' not in str(e.value) and len(str(e.value).splitlines())<=3
+
 def test_the_advice_fits_the_cause():
     class Bright(Callback):
         def before_batch(self):
@@ -524,7 +645,9 @@ def test_nobody_reads_any_more(tmp_path):
 def good_run(tmp_path_factory): return run_of(small(digits(bs=128)), tmp_path_factory.mktemp('good')/'run')
 
 settings_of = dict(arch=[7, None, ['a'], 'no_such', 'xresnet18d\x1b[2J', {}], widen=[1000, 1e30, -1, 'wide', [1], float('nan')], size=[1e9, 0, -3, 'x', None, [32]],
-    bs=['x'], eps=[2], jitter=['a', [1]], min_scale=[-1], flip=[9], pca=[{}], alpha=[[]], drops=[7, 'a'], fp16=['perhaps'], no_such=[1])
+    bs=['x'], eps=[2], jitter=['a', [1]], min_scale=[-1], flip=[9], pca=[{}], alpha=[[]], drops=[7, 'a', [10**400]], fp16=['perhaps'], no_such=[1],
+    zz=[1, None], epochs=[10**400, -10**400, None, 1.5], mom=[None], sched=[None, [['step']]], wd=[1e300], lr=[10**400, 'a'],
+    pretrained=[7, ['a']], teacher=[7, ['a']], T=[None], zero_gamma=[None])
 
 def refused(f, *args, **kwargs):
     "In words, few lines of them, without an escape"
@@ -542,9 +665,14 @@ def test_hostile_settings_of_a_run(good_run, tmp_path, k):
         refused(load_run, bad, device='cpu')
         refused(small(digits()).distill, bad, load=load_run)
 
-norms_of = [7, {}, dict(mean=['a'], std=[1.]), dict(mean=[1.], std=[0.]), dict(mean=[1.,2.], std=[1.])]
-whole = dict(settings=[7, [], None, 'x'], classes=[7, [], None, [{}], [[1]], {'a':1}], normalized=norms_of, rung=[7, 'no_such', None, ['mixup']],
-    reading=['mine', 7, []], but=[7, [7], ['no_such'], None], given=[7, []], data=[7, [], dict(reading=7)])
+norms_of = [dict(mean=[1.]*4, std=[1.]*4), dict(mean=[1.]*2, std=[1.]*2), dict(mean=[10**400], std=[1.]), dict(mean=[1.], std=[1.], zz=1),
+    7, {}, dict(mean=['a'], std=[1.]), dict(mean=[1.], std=[0.]), dict(mean=[1.,2.], std=[1.])]
+nan = float('nan')
+names_of = [7, [], None, [{}], [[1]], {'a':1}, [nan, 1.], [True, 'a'], [float('inf'), 1.], ['a', 1], ['a']*10, [1, 1.], [None, 'a']]
+whole = dict(settings=[7, [], None, 'x'], classes=names_of, normalized=norms_of, rung=[7, 'no_such', None, ['mixup']],
+    reading=['mine', 7, []], but=[7, [7], ['no_such'], None],
+    given=[7, [], dict(zz=1), dict(lr=.1), dict(epochs=10**400), dict(jitter=None), {7:1}], data=[7, [], dict(reading=7), dict(size=[[1]]), dict(flip=7)],
+    best=[3, [], 'accuracy', None], resolved=[[], 7, None], changed=[7, {}], n_train=['x', 1.5], n_valid=[[]], versions=[[]], python=[7])
 
 @pytest.mark.parametrize('k', list(whole))
 def test_hostile_args(good_run, tmp_path, k):
@@ -555,6 +683,25 @@ def test_hostile_args(good_run, tmp_path, k):
         (bad/'args.yaml').write_text(yaml.safe_dump(args))
         refused(load_run, bad, device='cpu')
 
+def test_a_good_run_stays_good(good_run):
+    args = yaml.safe_load((good_run/'args.yaml').read_text())
+    assert not set(read_args(good_run/'args.yaml'))-set(args) and load_run(good_run, device='cpu')
+    for classes in [['a','b']], [[1,2]], [[1.5,2]], [[False,True]]: assert check_run(read_args(good_run/'args.yaml') | dict(classes=classes[0]))['classes']==classes[0]
+
+@pytest.mark.parametrize('k', ['classes','int8','complex','channels'])
+def test_weights_of_another_run(good_run, tmp_path, k):
+    "Of three classes under ten names, of integers, of gray images: refused, as a learner and as a teacher, and with a model that is given"
+    bad = shutil.copytree(good_run, tmp_path/'run')
+    make = partial(make_xresnet, 'xresnet18d', widen=1/16)
+    w = (make(n_out=3) if k=='classes' else make(n_out=10, c_in=1 if k=='channels' else 3)).state_dict()
+    if k in ('int8','complex'): w['fc.weight'] = w['fc.weight'].to(torch.int8 if k=='int8' else torch.complex64)
+    for o in 'best','last': save_file(w, bad/f'{o}.safetensors', read_meta(good_run/f'{o}.safetensors'))
+    for f in partial(load_run, bad, device='cpu'),partial(load_run, bad, device='cpu', model=make(n_out=10)),partial(small(digits()).distill, bad, load=load_run):
+        with pytest.raises(DataError, match='not the weights of this run'): f()
+
+def read_meta(path):
+    with safe_open(path, 'pt') as f: return f.metadata()
+
 @pytest.mark.parametrize('text', ['', '7', '- a', '!!python/object/apply:os.system ["true"]', '{', '\x00', '[' * 5000, 'a: &a [*a]', 'settings: !!binary x', '!mine {a: 1}'])
 def test_hostile_yaml(good_run, tmp_path, text):
     bad = shutil.copytree(good_run, tmp_path/'run')
@@ -564,7 +711,7 @@ def test_hostile_yaml(good_run, tmp_path, text):
     refused(load_run, bad, device='cpu')
 
 metas = ['[1]', '7', 'null', '"a"', '{', '['*5000, '{"arch": 7}', '{"arch": ["xresnet18d"]}', *('{"arch": "xresnet18d", "data_cfg": %s}' % o for o in
-    ('7', '[1]', '"[1]"', '"{}"', '"{\\"mean\\": 7}"', '"{\\"mean\\": [\\"a\\"], \\"std\\": [1]}"', '"{\\"mean\\": [1], \\"std\\": [0]}"', '"{\\"size\\": 1e9}"', '"{\\"scale\\": 0}"', '"{\\"size\\": \\"x\\"}"'))]
+    ('7', '[1]', f'"{{\\"mean\\": [1{"0"*400}], \\"std\\": [1]}}"', '"[1]"', '"{}"', '"{\\"mean\\": 7}"', '"{\\"mean\\": [\\"a\\"], \\"std\\": [1]}"', '"{\\"mean\\": [1], \\"std\\": [0]}"', '"{\\"size\\": 1e9}"', '"{\\"scale\\": 0}"', '"{\\"size\\": \\"x\\"}"'))]
 
 @pytest.mark.parametrize('meta', metas)
 def test_hostile_metadata(good_run, tmp_path, meta):
