@@ -298,7 +298,7 @@ def tiff(x, top): return encode(Image.fromarray(x), 'TIFF', tiffinfo={281:top})
 def png(x, *bits): return sbit(encode(Image.fromarray(x), 'PNG'), *bits)
 
 scales = [(tiff(gray, 4095), 4095), (tiff(gray//16, 255), 255), (tiff12(), 4095), (png(gray, 12), 4095)]
-scales += [(png(gray*16, 12), 65535), (tiff(gray*16, 4095), 65535)]   # they go beyond what they declare
+scales += [(png(gray*16, 12), 65535)]   # it goes beyond what it declares, as the standard has it
 
 @pytest.mark.parametrize('data,white', scales)
 def test_a_declared_scale_is_kept(data, white):
@@ -306,6 +306,58 @@ def test_a_declared_scale_is_kept(data, white):
     x = gray.astype(float)*{4095:1, 255:1/16, 65535:16}[white]
     if white==255: x = np.floor(x)
     assert np.array_equal(Encoded(data).decode()[0].numpy(), (x*255/white).round().astype(np.uint8)) and not formats.notes
+
+def tags(x, **kw): return encode(Image.fromarray(x), 'TIFF', tiffinfo={int(k[1:]):v for k,v in kw.items()})
+
+def netpbm(x, top, kind=5): return f'P{kind} {x.shape[1]} {x.shape[0]} {top}\n'.encode()+x.astype('>u2' if top>255 else 'u1').tobytes()
+
+def jp2(x): return encode(Image.fromarray(x), 'JPEG2000')
+
+def white_is_zero(data):
+    i = data.index(b'\x06\1\3\0\1\0\0\0\1\0')   # tag 262, one short: 1
+    return data[:i+8]+b'\0'+data[i+9:]
+
+nibble = (gray//273).astype(np.uint8)
+few,broken,senseless = 'no value is above 4095', 'do not keep to', 'makes no sense'
+doubtful = [(netpbm(gray, 65535), 0, 65535, few), (jp2(gray), 0, 65535, few), (tags(gray, t281=65535), 0, 65535, few), (png(gray, 16), 0, 65535, few),
+    (white_is_zero(tags(gray, t281=65535)), 65535, 0, few), (tags(65535-gray, t281=65535), 0, 65535, 'no value is below 61166'),
+    (tags(gray//16, t281=4095), 0, 4095, 'no value is above 255'), (tags(gray*16, t281=4095), 0, 65535, broken), (tags(gray*16, t280=9999), 0, 65535, broken),
+    (tags(gray*16, t281=(1,2)), 0, 65535, senseless), (tags(gray, t280=9, t281=3), 0, 65535, few), (png(gray*16, 200), 0, 65535, senseless),
+    (png(gray*16, 0), 0, 65535, senseless),
+    (netpbm(gray*16, 4095), 0, 65535, broken), (netpbm(nibble*17, 99), 0, 255, broken), (netpbm(np.stack([gray*16]*3, 1), 4095), 0, 65535, broken),
+    (tags(nibble, t281=15), 0, 15, 'less than 128'), (png(nibble, 4), 0, 15, 'less than 128'), (tags(nibble*2, t281=15), 0, 255, broken), (tags(nibble, t281=(1,2)), 0, 255, senseless)]
+
+@pytest.mark.parametrize('i', range(len(doubtful)))
+def test_a_doubtful_scale_is_said(i, tmp_path):
+    data,black,white,words = doubtful[i]
+    formats.notes.clear()
+    (tmp_path/'a.img').write_bytes(data)
+    ours = Encoded(tmp_path/'a.img').decode()[0].numpy()
+    (path,said), = formats.notes
+    assert path==str(tmp_path/'a.img') and words in said
+    im = Image.open(io.BytesIO(data))
+    if i not in (13,14,15): assert np.array_equal(ours, formats.to_bytes(np.asarray(im), (black,white)))   # the others Pillow would cut off
+    else: assert ours.max()>250 and (ours==ours.max()).mean()<.1
+
+@pytest.mark.parametrize('black,white', [(1000,3000), (0,3000), (1000,65535)])
+def test_both_ends_are_used(black, white):
+    x = np.linspace(black, white, 48).astype(np.uint16)[None].repeat(32, 0)
+    formats.notes.clear()
+    assert np.array_equal(Encoded(tags(x, t280=black, t281=white)).decode()[0].numpy(), formats.to_bytes(x, (black,white))) and not formats.notes
+    y = Encoded(white_is_zero(tags(x, t280=black, t281=white))).decode()[0].numpy()
+    assert np.array_equal(y, formats.to_bytes(x, (white,black)))
+
+def test_a_white_of_128_or_more_is_no_scale_in_8_bits():
+    formats.notes.clear()
+    for data in (tags(nibble*10, t281=150), png(nibble*17, 5), tags(nibble, t281=255), netpbm(nibble, 255)):
+        assert np.array_equal(Encoded(data).decode()[0].numpy(), np.asarray(Image.open(io.BytesIO(data)))) and not formats.notes
+    inverted = Encoded(white_is_zero(tags(nibble, t281=15))).decode()[0].numpy()
+    assert np.array_equal(inverted, 255-nibble*17)
+
+@pytest.mark.parametrize('data', [jp2(np.stack([nibble]*3, -1)), encode(Image.fromarray(nibble), 'PNG')])
+def test_eight_bits_may_be_dark(data):
+    formats.notes.clear()
+    assert Encoded(data).decode().max()<20 and not formats.notes
 
 @pytest.mark.parametrize('fmt', ['PNG','TIFF'])
 def test_a_scale_that_is_not_declared_is_said(fmt):
@@ -338,9 +390,7 @@ def test_a_scale_that_cannot_be_known_is_refused(dtype):
 
 def test_white_is_zero():
     data = encode(Image.fromarray(gray*16), 'TIFF')
-    i = data.index(b'\x06\1\3\0\1\0\0\0\1\0')   # tag 262, one short: 1
-    turned = Encoded(data[:i+8]+b'\0'+data[i+9:]).decode()
-    assert np.array_equal(turned[0].numpy(), 255-Encoded(data).decode()[0].numpy())
+    assert np.array_equal(Encoded(white_is_zero(data)).decode()[0].numpy(), 255-Encoded(data).decode()[0].numpy())
 
 memory = """
 import re, sys
