@@ -123,7 +123,7 @@ def file_sign(
     st:os.stat_result # Of a file
 )->int: # An even number of 63 bits, the same in each process
     "What changes when the file does"
-    return (hash((st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns)) & 2**62-1)<<1
+    return (hash((st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)) & 2**62-1)<<1   # no program can set the last, outside Windows
 
 # %% ../nbs/02_images.ipynb #5fcbe151
 class Encoded:

@@ -1,5 +1,5 @@
 "Image files: read, refused, cut and shrunk, with the same verdict and the same pixels whatever is installed."
-import io, os, random, struct, subprocess, sys, warnings, zlib
+import io, os, random, struct, subprocess, sys, time, warnings, zlib
 from collections import Counter
 from pathlib import Path
 import numpy as np, pytest, torch
@@ -246,6 +246,21 @@ def test_a_replaced_file_is_looked_at_anew(decoder, tmp_path):
     path.write_bytes(encode(Image.fromarray(photos[0])))
     Encoded(path).decode(size=(8,8))
     path.write_bytes(spoilt()[0])
+    with pytest.raises(ImageError): Encoded(path).decode((0,0,8,8), (8,8))
+
+@pytest.mark.skipif(os.name=='nt', reason='Windows keeps no time of change that programs cannot set')
+@pytest.mark.parametrize('how', ['in place','renamed'])
+def test_a_file_of_the_same_size_and_time_is_looked_at_anew(how, decoder, tmp_path):
+    path,new,data = tmp_path/'a.jpg',tmp_path/('a.jpg' if how=='in place' else 'b.jpg'),encode(Image.fromarray(photos[0]))
+    path.write_bytes(data)
+    os.utime(path, ns=(10**18, 10**18))
+    Encoded(path).decode(size=(8,8))
+    time.sleep(.05)   # the clock of the disk is coarse
+    i = len(data)//2
+    new.write_bytes(data[:i]+b'\xff\xd8'+random.Random(0).randbytes(4096)+data[i+4098:])
+    os.utime(new, ns=(10**18, 10**18))
+    os.replace(new, path)
+    assert pillow_reads(path.read_bytes()) is None and (path.stat().st_size, path.stat().st_mtime_ns)==(len(data), 10**18)
     with pytest.raises(ImageError): Encoded(path).decode((0,0,8,8), (8,8))
 
 def test_verdicts_of_many_files():
