@@ -132,6 +132,7 @@ def to_rgb(
     elif ends:
         colors = len(im.getbands()) - (im.mode in ('RGBA','LA'))
         im = im.point(to_bytes(np.arange(256), ends).tolist()*colors + list(range(256))*(len(im.getbands())-colors))
+    if im.mode in ('La','RGBa'): im = im.convert(im.mode.upper())   # colors that were multiplied with the opacity
     if im.mode in ('RGBA','LA','PA') or 'transparency' in im.info:
         im = im.convert('RGBA')
         im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
@@ -223,7 +224,8 @@ def scale_of(
     "The scale of an image: as it is declared, if its values keep to that, else that of all bits; what is in doubt is said"
     if not declared: return
     full,ends,doubt = declared
-    colors = [im.getextrema()] if len(im.getbands())==1 else im.getextrema()[:len(im.getbands())-(im.mode[-1]=='A')]
+    if im.mode=='I;16B': colors = [(int((x:=np.asarray(im)).min()), int(x.max()))]   # of which Pillow cannot tell
+    else: colors = [im.getextrema()] if len(im.getbands())==1 else im.getextrema()[:len(im.getbands())-(im.mode[-1]=='A')]
     step = 257 if full>255 and im.mode[0]!='I' else 1   # of colors Pillow keeps the upper 8 bits
     low,high = min(o[0] for o in colors)*step,max(o[1] for o in colors)*step
     if not doubt and not min(ends)-step<low<=high<max(ends)+step: doubt = 'full' if im.format=='PNG' else 'broken'

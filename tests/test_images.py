@@ -3,10 +3,12 @@ import io, os, random, struct, subprocess, sys, time, warnings, zlib
 from collections import Counter
 from pathlib import Path
 import numpy as np, pytest, torch
-from PIL import Image, ImageOps
+from PIL import EpsImagePlugin, Image, ImageFile, ImageOps
+from fastai.vision.core import PILImage, TensorImage
 from bot import formats, images
 from bot.augment import random_box
 from bot.block import EncodedImage, bag_dls
+from bot.core import UsageError
 from bot.formats import decode_plain, pil_decode, readable, stored_box, turns, upright
 from bot.images import Encoded, ImageError, Verdicts, file_sign, shrink_by
 from pictures import encode, photos, planes, psnr, resized
@@ -294,6 +296,53 @@ def test_no_program_is_started(tmp_path, monkeypatch):
     res = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert 'not an image of a known format' in res.stderr and not (tmp_path/'started').exists()
 
+def an_eps(): return io.BytesIO(encode(Image.new('RGB', (8,8)), 'EPS'))
+
+class Odd(ImageFile.StubImageFile):
+    "A format that another program reads"
+    format = 'ODD'
+    def _open(self): self._mode,self._size = 'RGB',(8,8)
+    def _load(self): raise AssertionError('started')
+
+@pytest.mark.parametrize('made', [lambda: Image.open(an_eps()), an_eps, lambda: an_eps().getvalue(),
+    lambda: PILImage(Image.open(an_eps())), lambda: Odd(io.BytesIO(b'a'))])
+def test_no_way_in_starts_a_program(made, monkeypatch):
+    def started(*args, **kwargs): raise AssertionError('started')
+    monkeypatch.setattr(EpsImagePlugin, 'Ghostscript', started)
+    with pytest.raises(ImageError, match='not read here|without pixels|not an image'): EncodedImage.create(made()).decode()
+
+@pytest.mark.parametrize('mode', ['RGB','L','RGBA','I;16'])
+def test_open_files_are_read(mode, tmp_path):
+    data = encode(small(mode), 'PNG')
+    assert torch.equal(EncodedImage.create(Image.open(io.BytesIO(data))).decode(), oracle(data))
+    assert torch.equal(EncodedImage.create(io.BytesIO(data)).decode(), oracle(data))
+    im = PILImage(Image.open(io.BytesIO(data)).copy())
+    assert torch.equal(EncodedImage.create(im).decode(), oracle(data))
+
+pixels = [(np.zeros((8,8,3), int), 'int64 pixels'), (np.zeros((8,8)), 'float64 pixels'), (torch.rand(8,8,3), 'float32 pixels'), (TensorImage(torch.rand(3,8,8)), 'float32 pixels'),
+    (np.zeros((3,8,8), np.uint8), 'shape'), (np.zeros((8,8,3), np.uint16), 'uint16 colors'), (np.zeros((0,8,3), np.uint8), 'no pixels')]
+
+@pytest.mark.parametrize('x,words', pixels)
+def test_pixels_of_no_known_scale_are_refused(x, words):
+    with pytest.raises(ImageError, match=words): EncodedImage.create(x)
+
+@pytest.mark.parametrize('x', [None, 3, ['a.jpg']])
+def test_what_is_no_image(x):
+    with pytest.raises(UsageError, match='is no image'): EncodedImage.create(x)
+
+@pytest.mark.parametrize('kind', [np.asarray, Image.fromarray, lambda x: Image.open(io.BytesIO(encode(Image.fromarray(x), 'PNG')))])
+def test_a_dark_image_in_memory_is_said(kind):
+    formats.notes.clear()
+    assert EncodedImage.create(kind(gray)).decode().max()<17
+    (_,said), = formats.notes
+    assert 'no value is above 4095' in said
+
+def test_big_endian_16_bits():
+    b,data = Image.fromarray(gray*16),encode(Image.fromarray(gray*16), 'TIFF')
+    big = encode(Image.frombytes('I;16B', b.size, (gray*16).astype('>u2').tobytes()), 'TIFF')
+    assert big[:2]==b'MM' and torch.equal(Encoded(big).decode(), Encoded(data).decode())
+    assert torch.equal(EncodedImage.create(Image.open(io.BytesIO(big))).decode(), Encoded(data).decode())
+
 gray = np.linspace(0, 4095, 48).astype(np.uint16)[None].repeat(32, 0)
 
 def sbit(data, *bits):
@@ -401,7 +450,7 @@ def test_colors_of_16_bits():
 @pytest.mark.parametrize('dtype', [np.int32, np.float32])
 def test_a_scale_that_cannot_be_known_is_refused(dtype):
     with pytest.raises(ImageError, match='scale is not known'): Encoded(encode(Image.fromarray(gray.astype(dtype)), 'TIFF')).decode()
-    with pytest.raises(ValueError, match='scale is not known'): EncodedImage.create(gray.astype(dtype)).decode()
+    with pytest.raises(ImageError, match='scale is not known'): EncodedImage.create(gray.astype(dtype)).decode()
 
 def test_white_is_zero():
     data = encode(Image.fromarray(gray*16), 'TIFF')
