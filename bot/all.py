@@ -26,7 +26,8 @@ from .distill import as_teacher, CachedTeacher, Distillation, Teacher
 from .precision import ChannelsLastBatch, HalfPrecision
 from .watch import draw_curves, loss_curves, LossPlot
 from .learner import bag_learner, wilson
-from .runs import load_run, save_args, save_weights
+from .args import save_args
+from .runs import load_run, save_weights
 from .resume import recorded, RunFolder
 from .core import add_help as _add_help
 
@@ -40,5 +41,5 @@ __all__ = ['BotError', 'DataError', 'UsageError', 'default_rung', 'fit_to', 'lad
     'smooth_labels', 'soft_cross_entropy', 'teacher_loss', 'decayed', 'nag', 'Nesterov', 'scale_lr', 'cosine_factor', 'lr_schedule', 'plot_sched',
     'step_factor', 'warmup_factor', 'Diverged', 'DivergenceGuard', 'hook_order', 'TargetCheck', 'BagMixup', 'draw_pairs', 'mix', 'as_teacher',
     'CachedTeacher', 'Distillation', 'Teacher', 'ChannelsLastBatch', 'HalfPrecision', 'draw_curves', 'loss_curves', 'LossPlot', 'bag_learner', 'wilson',
-    'load_run', 'save_args', 'save_weights', 'recorded', 'RunFolder']
+    'save_args', 'load_run', 'save_weights', 'recorded', 'RunFolder']
 _add_help([*globals().values(), *vars(_fastai.Learner).values()], __package__)   # `?` shows what each parameter is

@@ -12,14 +12,14 @@ __all__ = ['EncodedImage', 'BagCrop', 'BagFloat', 'BagNormalize', 'works_on', 'n
            'set_norm', 'bag_block', 'source_items', 'block_args', 'n_workers', 'bag_dls', 'bag_of']
 
 # %% ../nbs/06_block.ipynb #4f42ceca
-import random
+import os, random
 from copy import copy
 from inspect import signature
 from multiprocessing import get_all_start_methods
 from pathlib import Path
 from types import MethodType
 import numpy as np, torch
-from PIL import Image, ImageOps
+from PIL import Image
 from fastcore.basics import defaults, patch, store_attr
 from fastcore.meta import delegates
 from fasttransform import Pipeline
@@ -31,8 +31,7 @@ from fastai.vision.augment import RandomErasing
 from fastai.vision.core import PILBase, PILImage, PILMask, TensorBBox, TensorPoint
 from .core import nearest, UsageError
 from .ladder import check_settings, ladder, options, setting
-from .formats import to_rgb
-from .images import crop, Encoded, pil_tensor, resize
+from .images import crop, Encoded, ImageError, memory_rgb, pil_tensor, resize
 from .sources import find_source
 from .loader import KeyedDL
 from .augment import color, ColorDraw, middle, paper_mean, paper_std, random_box, valid_size
@@ -43,13 +42,15 @@ class EncodedImage(PILImage):
     encoded = None
     @classmethod
     def create(cls,
-        fn:Path|str|bytes|np.ndarray|torch.Tensor|Image.Image # A file, its bytes, or pixels
+        fn:Path|str|bytes|np.ndarray|torch.Tensor|Image.Image # A file, also an open one, its bytes, or pixels
     ):
         "From whatever fastai takes for an image"
-        if isinstance(fn, Image.Image) and not isinstance(fn, PILBase): fn = to_rgb(ImageOps.exif_transpose(fn))   # reads it, if it is still a file
-        if isinstance(fn, TensorImage): fn = fn.permute(1,2,0).byte()
-        if isinstance(fn, (np.ndarray,torch.Tensor)): fn = to_rgb(Image.fromarray(np.asarray(fn)))
-        if not isinstance(fn, (Path,str,bytes)): return super().create(fn)
+        if isinstance(fn, cls): return fn
+        if isinstance(fn, PILBase) and fn._im is None: raise ImageError(None, f'{type(fn).__name__} without pixels: make it of the file by `create`')
+        if isinstance(fn, TensorImage) and fn.ndim==3: fn = fn.as_subclass(torch.Tensor).permute(1,2,0)
+        if isinstance(fn, (np.ndarray,torch.Tensor,Image.Image)): return super().create(memory_rgb(fn))
+        if hasattr(fn, 'read'): fn = fn.read()   # Pillow would look for any format in it, and might start a program
+        if not isinstance(fn, (os.PathLike,str,bytes)): raise UsageError(f'{type(fn).__name__} is no image: give a file, its bytes, or pixels')
         res = cls.__new__(cls)
         Image.Image.__init__(res)
         res._mode,res.encoded = 'RGB',Encoded(fn)

@@ -66,20 +66,21 @@ def train(
 ): # The trained `Learner`; `None` if the run was finished before
     "Train an image classifier with the tricks of a rung, and keep the run in a folder; the same command goes on with a run that was stopped"
     from fastai.torch_core import set_seed
-    from bot import learner, runs
+    from bot import learner, precision, runs
+    from bot.args import asked_for, command_of, plain
     o,changes = split_options(given)
-    asked = runs.asked_for(rung=rung, but=but, as_paper=as_paper, deterministic=deterministic, **o, **changes)
+    asked = asked_for(rung=rung, but=but, as_paper=as_paper, deterministic=deterministic, **o, **changes)
     out,args = runs.place(out, asked, fresh)
     if args and runs.is_finished(out): return say(f"The run in {out} is finished: nothing to do\nto train on from its weights: --pretrained {out}/best.safetensors")
     r,device = args and runs.run_recipe(args),learner.pick_device(device)
-    if deterministic: learner.be_deterministic()
+    if deterministic: precision.be_deterministic()
     r,dls = data_of(src, r or recipe(rung, but, o['reading'], **changes), o, device, as_paper, args)
     set_seed(o['seed'])
     learn = learner.bag_learner(dls, r)
-    if not out: unfinished_words(runs, asked, dls, src)
-    run = out if args else runs.new_run(runs.plain(r['arch']), rung, out)
+    if not out: unfinished_words(asked, dls, src)
+    run = out if args else runs.new_run(plain(r['arch']), rung, out)
     say(plan(learn, run))
-    follow(learn, run, o['save_minutes'], asked=asked, command=runs.command_of(src, asked, run))
+    follow(learn, run, o['save_minutes'], asked=asked, command=command_of(src, asked, run))
     say(result(learn, run))
     return learn
 
@@ -93,17 +94,20 @@ def data_of(
     args:dict=None # What `args.yaml` holds, of a run that goes on
 )->tuple: # The recipe to train by, and `DataLoaders`
     "Images and settings that fit each other"
-    from bot import block, learner, runs, sources
+    from bot import block, learner, sources
+    from bot.args import check_fingerprint
     source = sources.find_source(src, o['valid_pct'], root=o['root'])
     if not args: r = learner.fit_recipe(r, source.n_train, source.short_edge, device, getattr(source, 'settings', None), as_paper)
     kw = {k:o[k] for k in ('reading','valid_pct','root','bad','seed')}
     dls = block.bag_dls(source, num_workers=o['workers'], device=device, **kw, **learner.data_settings(r))
-    if args: runs.check_fingerprint(args, dls)
+    if args: check_fingerprint(args, dls)
     return r,dls
 
-def unfinished_words(runs, asked, dls, src):
+def unfinished_words(asked, dls, src):
     "Say which run of these settings and data could go on instead"
-    for run in runs.unfinished(asked, dls): say(f"{run} is an unfinished run of the same settings and images; to go on with it: {runs.command_of(src, asked, run)}\nA new run begins")
+    from bot.args import command_of
+    from bot.runs import unfinished
+    for run in unfinished(asked, dls): say(f"{run} is an unfinished run of the same settings and images; to go on with it: {command_of(src, asked, run)}\nA new run begins")
 
 # %% ../nbs/30_cli.ipynb #ad70b7c8
 def say(

@@ -9,18 +9,19 @@ Docs: https://OWNER.github.io/bot/images.html.md"""
 
 # %% auto #0
 __all__ = ['exif_keys', 'max_bytes', 'max_pixels', 'decoder_bytes', 'ImageError', 'plain_reason', 'shrink_by', 'resize',
-           'pil_tensor', 'crop', 'resize_shrunk', 'Verdicts', 'file_sign', 'Encoded', 'first_readable']
+           'pil_tensor', 'crop', 'resize_shrunk', 'Verdicts', 'file_sign', 'Encoded', 'memory_rgb', 'array_image',
+           'first_readable']
 
 # %% ../nbs/02_images.ipynb #50460f71
 import os
 from math import ceil
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageFile, ImageOps
 from fastcore.basics import patch
 from .core import DataError, shown
-from .formats import decode_plain, frame, has_end, image_problems, jpeg_size, notes, open_header, pil_decode, pillow_work, read_bytes, simplejpeg
-from .formats import stored_box, turns, upright
+from .formats import decode_plain, frame, has_end, image_problems, jpeg_size, loaded_scale, notes, open_header, pil_decode, pillow_work, read_bytes
+from .formats import readable, simplejpeg, stored_box, to_rgb, turns, upright
 
 # %% ../nbs/02_images.ipynb #376d51ce
 class ImageError(DataError):
@@ -123,7 +124,7 @@ def file_sign(
     st:os.stat_result # Of a file
 )->int: # An even number of 63 bits, the same in each process
     "What changes when the file does"
-    return (hash((st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns)) & 2**62-1)<<1
+    return (hash((st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)) & 2**62-1)<<1   # no program can set the last, outside Windows
 
 # %% ../nbs/02_images.ipynb #5fcbe151
 class Encoded:
@@ -227,6 +228,31 @@ def most_pixels(self:Encoded,
     if self.plain and frame(self.data)[1]: return max_pixels*k**2
     if self.file.format not in ('JPEG','MPO'): return max_bytes//decoder_bytes.get(self.file.format, 7)
     return int(max_bytes/(7/k**2 + (0 if frame(self.data)[1] else 6)))
+
+# %% ../nbs/02_images.ipynb #a3c4fa60
+def memory_rgb(
+    x:Image.Image|np.ndarray|torch.Tensor # Pillow's, or pixels: height x width, perhaps x 1, 3 or 4
+)->Image.Image: # RGB, the right way up
+    "An image in memory, in 8-bit RGB"
+    try:
+        im = x if isinstance(x, Image.Image) else array_image(x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else x)
+        if not min(im.size): raise ValueError('it has no pixels')
+        if isinstance(im, ImageFile.ImageFile) and im._im is None and im.format not in (*readable, 'MPO'):
+            raise ValueError(f'{im.format} is not read here, as Pillow may start a program for it: call `load()` of the image first')
+        with pillow_work():
+            ends = loaded_scale(im)
+            return to_rgb(ImageOps.exif_transpose(im), ends)
+    except image_problems as e: raise ImageError(None, e) from e
+
+def array_image(
+    x:np.ndarray # Height x width, perhaps x 1, 3 or 4
+)->Image.Image: # Of the same values
+    "Pillow's image of an array"
+    if x.ndim==3 and x.shape[2]==1: x = x[...,0]
+    if x.dtype not in (np.uint8,np.uint16,bool): raise ValueError(f'{x.dtype} pixels, whose scale is not known: give them as uint8, or as uint16 if they are gray')
+    if x.ndim!=2 and (x.ndim!=3 or x.shape[2] not in (3,4)): raise ValueError(f'pixels of shape {x.shape}, not height x width, or that x 3 or 4')
+    if x.ndim==3 and x.dtype!=np.uint8: raise ValueError(f'{x.dtype} colors: give them as uint8')
+    return Image.fromarray(np.ascontiguousarray(x))
 
 # %% ../nbs/02_images.ipynb #6ec10442
 def first_readable(

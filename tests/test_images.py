@@ -1,12 +1,14 @@
 "Image files: read, refused, cut and shrunk, with the same verdict and the same pixels whatever is installed."
-import io, os, random, struct, subprocess, sys, warnings, zlib
+import io, os, random, struct, subprocess, sys, time, warnings, zlib
 from collections import Counter
 from pathlib import Path
 import numpy as np, pytest, torch
-from PIL import Image, ImageOps
+from PIL import EpsImagePlugin, Image, ImageCms, ImageFile, ImageOps
+from fastai.vision.core import PILImage, TensorImage
 from bot import formats, images
 from bot.augment import random_box
 from bot.block import EncodedImage, bag_dls
+from bot.core import UsageError
 from bot.formats import decode_plain, pil_decode, readable, stored_box, turns, upright
 from bot.images import Encoded, ImageError, Verdicts, file_sign, shrink_by
 from pictures import encode, photos, planes, psnr, resized
@@ -248,6 +250,21 @@ def test_a_replaced_file_is_looked_at_anew(decoder, tmp_path):
     path.write_bytes(spoilt()[0])
     with pytest.raises(ImageError): Encoded(path).decode((0,0,8,8), (8,8))
 
+@pytest.mark.skipif(os.name=='nt', reason='Windows keeps no time of change that programs cannot set')
+@pytest.mark.parametrize('how', ['in place','renamed'])
+def test_a_file_of_the_same_size_and_time_is_looked_at_anew(how, decoder, tmp_path):
+    path,new,data = tmp_path/'a.jpg',tmp_path/('a.jpg' if how=='in place' else 'b.jpg'),encode(Image.fromarray(photos[0]))
+    path.write_bytes(data)
+    os.utime(path, ns=(10**18, 10**18))
+    Encoded(path).decode(size=(8,8))
+    time.sleep(.05)   # the clock of the disk is coarse
+    i = len(data)//2
+    new.write_bytes(data[:i]+b'\xff\xd8'+random.Random(0).randbytes(4096)+data[i+4098:])
+    os.utime(new, ns=(10**18, 10**18))
+    os.replace(new, path)
+    assert pillow_reads(path.read_bytes()) is None and (path.stat().st_size, path.stat().st_mtime_ns)==(len(data), 10**18)
+    with pytest.raises(ImageError): Encoded(path).decode((0,0,8,8), (8,8))
+
 def test_verdicts_of_many_files():
     v,r = Verdicts(100_000),random.Random(0)
     signs = [r.randrange(1, 2**61)*2 for _ in range(100_000)]
@@ -279,6 +296,53 @@ def test_no_program_is_started(tmp_path, monkeypatch):
     res = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert 'not an image of a known format' in res.stderr and not (tmp_path/'started').exists()
 
+def an_eps(): return io.BytesIO(encode(Image.new('RGB', (8,8)), 'EPS'))
+
+class Odd(ImageFile.StubImageFile):
+    "A format that another program reads"
+    format = 'ODD'
+    def _open(self): self._mode,self._size = 'RGB',(8,8)
+    def _load(self): raise AssertionError('started')
+
+@pytest.mark.parametrize('made', [lambda: Image.open(an_eps()), an_eps, lambda: an_eps().getvalue(),
+    lambda: PILImage(Image.open(an_eps())), lambda: Odd(io.BytesIO(b'a'))])
+def test_no_way_in_starts_a_program(made, monkeypatch):
+    def started(*args, **kwargs): raise AssertionError('started')
+    monkeypatch.setattr(EpsImagePlugin, 'Ghostscript', started)
+    with pytest.raises(ImageError, match='not read here|without pixels|not an image'): EncodedImage.create(made()).decode()
+
+@pytest.mark.parametrize('mode', ['RGB','L','RGBA','I;16'])
+def test_open_files_are_read(mode, tmp_path):
+    data = encode(small(mode), 'PNG')
+    assert torch.equal(EncodedImage.create(Image.open(io.BytesIO(data))).decode(), oracle(data))
+    assert torch.equal(EncodedImage.create(io.BytesIO(data)).decode(), oracle(data))
+    im = PILImage(Image.open(io.BytesIO(data)).copy())
+    assert torch.equal(EncodedImage.create(im).decode(), oracle(data))
+
+pixels = [(np.zeros((8,8,3), int), 'int64 pixels'), (np.zeros((8,8)), 'float64 pixels'), (torch.rand(8,8,3), 'float32 pixels'), (TensorImage(torch.rand(3,8,8)), 'float32 pixels'),
+    (np.zeros((3,8,8), np.uint8), 'shape'), (np.zeros((8,8,3), np.uint16), 'uint16 colors'), (np.zeros((0,8,3), np.uint8), 'no pixels')]
+
+@pytest.mark.parametrize('x,words', pixels)
+def test_pixels_of_no_known_scale_are_refused(x, words):
+    with pytest.raises(ImageError, match=words): EncodedImage.create(x)
+
+@pytest.mark.parametrize('x', [None, 3, ['a.jpg']])
+def test_what_is_no_image(x):
+    with pytest.raises(UsageError, match='is no image'): EncodedImage.create(x)
+
+@pytest.mark.parametrize('kind', [np.asarray, Image.fromarray, lambda x: Image.open(io.BytesIO(encode(Image.fromarray(x), 'PNG')))])
+def test_a_dark_image_in_memory_is_said(kind):
+    formats.notes.clear()
+    assert EncodedImage.create(kind(gray)).decode().max()<17
+    (_,said), = formats.notes
+    assert 'no value is above 4095' in said
+
+def test_big_endian_16_bits():
+    b,data = Image.fromarray(gray*16),encode(Image.fromarray(gray*16), 'TIFF')
+    big = encode(Image.frombytes('I;16B', b.size, (gray*16).astype('>u2').tobytes()), 'TIFF')
+    assert big[:2]==b'MM' and torch.equal(Encoded(big).decode(), Encoded(data).decode())
+    assert torch.equal(EncodedImage.create(Image.open(io.BytesIO(big))).decode(), Encoded(data).decode())
+
 gray = np.linspace(0, 4095, 48).astype(np.uint16)[None].repeat(32, 0)
 
 def sbit(data, *bits):
@@ -298,7 +362,7 @@ def tiff(x, top): return encode(Image.fromarray(x), 'TIFF', tiffinfo={281:top})
 def png(x, *bits): return sbit(encode(Image.fromarray(x), 'PNG'), *bits)
 
 scales = [(tiff(gray, 4095), 4095), (tiff(gray//16, 255), 255), (tiff12(), 4095), (png(gray, 12), 4095)]
-scales += [(png(gray*16, 12), 65535), (tiff(gray*16, 4095), 65535)]   # they go beyond what they declare
+scales += [(png(gray*16, 12), 65535)]   # it goes beyond what it declares, as the standard has it
 
 @pytest.mark.parametrize('data,white', scales)
 def test_a_declared_scale_is_kept(data, white):
@@ -306,6 +370,59 @@ def test_a_declared_scale_is_kept(data, white):
     x = gray.astype(float)*{4095:1, 255:1/16, 65535:16}[white]
     if white==255: x = np.floor(x)
     assert np.array_equal(Encoded(data).decode()[0].numpy(), (x*255/white).round().astype(np.uint8)) and not formats.notes
+
+def tags(x, **kw): return encode(Image.fromarray(x), 'TIFF', tiffinfo={int(k[1:]):v for k,v in kw.items()})
+
+def netpbm(x, top, kind=5): return f'P{kind} {x.shape[1]} {x.shape[0]} {top}\n'.encode()+x.astype('>u2' if top>255 else 'u1').tobytes()
+
+def jp2(x): return encode(Image.fromarray(x), 'JPEG2000')
+
+def white_is_zero(data):
+    i = data.index(b'\x06\1\3\0\1\0\0\0\1\0')   # tag 262, one short: 1
+    return data[:i+8]+b'\0'+data[i+9:]
+
+nibble = (gray//273).astype(np.uint8)
+few,broken,senseless = 'no value is above 4095', 'do not keep to', 'makes no sense'
+doubtful = [(netpbm(gray, 65535), 0, 65535, few), (jp2(gray), 0, 65535, few), (tags(gray, t281=65535), 0, 65535, few), (png(gray, 16), 0, 65535, few),
+    (white_is_zero(tags(gray, t281=65535)), 65535, 0, few), (tags(65535-gray, t281=65535), 0, 65535, 'no value is below 61166'),
+    (tags(gray+30000, t281=65535), 0, 65535, 'differ by less than a 15th'), (tags(gray//16, t281=4095), 0, 4095, 'no value is above 255'),
+    (tags(gray*16, t281=4095), 0, 65535, broken), (tags(gray*16, t280=9999), 0, 65535, broken),
+    (tags(gray*16, t281=(1,2)), 0, 65535, senseless), (tags(gray, t280=9, t281=3), 0, 65535, few), (png(gray*16, 200), 0, 65535, senseless),
+    (png(gray*16, 0), 0, 65535, senseless),
+    (netpbm(gray*16, 4095), 0, 65535, broken), (netpbm(nibble*17, 99), 0, 255, broken), (netpbm(np.stack([gray*16]*3, 1), 4095), 0, 65535, broken),
+    (tags(nibble, t281=15), 0, 15, 'less than 128'), (png(nibble, 4), 0, 15, 'less than 128'), (tags(nibble*2, t281=15), 0, 255, broken), (tags(nibble, t281=(1,2)), 0, 255, senseless)]
+
+@pytest.mark.parametrize('i', range(len(doubtful)))
+def test_a_doubtful_scale_is_said(i, tmp_path):
+    data,black,white,words = doubtful[i]
+    formats.notes.clear()
+    (tmp_path/'a.img').write_bytes(data)
+    ours = Encoded(tmp_path/'a.img').decode()[0].numpy()
+    (path,said), = formats.notes
+    assert path==str(tmp_path/'a.img') and words in said
+    im = Image.open(io.BytesIO(data))
+    if i not in (14,15,16): assert np.array_equal(ours, formats.to_bytes(np.asarray(im), (black,white)))   # the others Pillow would cut off
+    else: assert ours.max()>250 and (ours==ours.max()).mean()<.1
+
+@pytest.mark.parametrize('black,white', [(1000,3000), (0,3000), (1000,65535)])
+def test_both_ends_are_used(black, white):
+    x = np.linspace(black, white, 48).astype(np.uint16)[None].repeat(32, 0)
+    formats.notes.clear()
+    assert np.array_equal(Encoded(tags(x, t280=black, t281=white)).decode()[0].numpy(), formats.to_bytes(x, (black,white))) and not formats.notes
+    y = Encoded(white_is_zero(tags(x, t280=black, t281=white))).decode()[0].numpy()
+    assert np.array_equal(y, formats.to_bytes(x, (white,black)))
+
+def test_a_white_of_128_or_more_is_no_scale_in_8_bits():
+    formats.notes.clear()
+    for data in (tags(nibble*10, t281=150), png(nibble*17, 5), tags(nibble, t281=255), netpbm(nibble, 255)):
+        assert np.array_equal(Encoded(data).decode()[0].numpy(), np.asarray(Image.open(io.BytesIO(data)))) and not formats.notes
+    inverted = Encoded(white_is_zero(tags(nibble, t281=15))).decode()[0].numpy()
+    assert np.array_equal(inverted, 255-nibble*17)
+
+@pytest.mark.parametrize('data', [jp2(np.stack([nibble]*3, -1)), encode(Image.fromarray(nibble), 'PNG')])
+def test_eight_bits_may_be_dark(data):
+    formats.notes.clear()
+    assert Encoded(data).decode().max()<20 and not formats.notes
 
 @pytest.mark.parametrize('fmt', ['PNG','TIFF'])
 def test_a_scale_that_is_not_declared_is_said(fmt):
@@ -315,32 +432,89 @@ def test_a_scale_that_is_not_declared_is_said(fmt):
         assert np.array_equal(y, (x/257.).round().astype(np.uint8))
         assert len(formats.notes)==1 and ('no value is above 4095' in formats.notes[0][1])==dark
 
-def png48(x):
+def deep(x, *chunks):
     "A PNG of 16-bit colors"
     h,w,_ = x.shape
     def chunk(name, data): return struct.pack('>I', len(data))+name+data+struct.pack('>I', zlib.crc32(name+data))
     lines = b''.join(b'\0'+o.astype('>u2').tobytes() for o in x)
-    return b'\x89PNG\r\n\x1a\n'+chunk(b'IHDR', struct.pack('>IIBBBBB', w, h, 16, 2, 0, 0, 0))+chunk(b'IDAT', zlib.compress(lines))+chunk(b'IEND', b'')
+    head = chunk(b'IHDR', struct.pack('>IIBBBBB', w, h, 16, 2, 0, 0, 0))
+    return b'\x89PNG\r\n\x1a\n'+head+b''.join(chunk(*o) for o in chunks)+chunk(b'IDAT', zlib.compress(lines))+chunk(b'IEND', b'')
 
 def test_colors_of_16_bits():
     x = np.stack([gray]*3, -1)
     formats.notes.clear()
-    assert abs(Encoded(png48(x*16)).decode().float().mean().item()-x.mean()*16/257)<1 and 'camera' not in formats.notes.pop()[1]
-    Encoded(png48(x)).decode()
+    assert abs(Encoded(deep(x*16)).decode().float().mean().item()-x.mean()*16/257)<1 and 'camera' not in formats.notes.pop()[1]
+    Encoded(deep(x)).decode()
     assert 'no value is above 4095' in formats.notes.pop()[1]
-    with pytest.raises(ImageError, match='white is 4095'): Encoded(sbit(png48(x), 12, 12, 12)).decode()
-    assert Encoded(sbit(png48(x*16), 12, 12, 12)).decode().max()>250 and not formats.notes
+    with pytest.raises(ImageError, match='white is 4095'): Encoded(sbit(deep(x), 12, 12, 12)).decode()
+    assert Encoded(sbit(deep(x*16), 12, 12, 12)).decode().max()>250 and not formats.notes
 
 @pytest.mark.parametrize('dtype', [np.int32, np.float32])
 def test_a_scale_that_cannot_be_known_is_refused(dtype):
     with pytest.raises(ImageError, match='scale is not known'): Encoded(encode(Image.fromarray(gray.astype(dtype)), 'TIFF')).decode()
-    with pytest.raises(ValueError, match='scale is not known'): EncodedImage.create(gray.astype(dtype)).decode()
+    with pytest.raises(ImageError, match='scale is not known'): EncodedImage.create(gray.astype(dtype)).decode()
 
 def test_white_is_zero():
     data = encode(Image.fromarray(gray*16), 'TIFF')
-    i = data.index(b'\x06\1\3\0\1\0\0\0\1\0')   # tag 262, one short: 1
-    turned = Encoded(data[:i+8]+b'\0'+data[i+9:]).decode()
-    assert np.array_equal(turned[0].numpy(), 255-Encoded(data).decode()[0].numpy())
+    assert np.array_equal(Encoded(white_is_zero(data)).decode()[0].numpy(), 255-Encoded(data).decode()[0].numpy())
+
+def a_picture(mode, r):
+    "A part of a photograph in any of Pillow's modes"
+    im = Image.fromarray(photos[1]).resize((61,43)).crop((0, 0, r.randrange(1, 62), r.randrange(1, 44)))
+    x = np.asarray(im.convert('L'))
+    if mode=='I;16': return Image.fromarray(x.astype(np.uint16)*257)
+    if mode in ('I','F'): return im.convert('L').convert(mode)
+    if mode=='LAB': return ImageCms.profileToProfile(im, ImageCms.createProfile('sRGB'), ImageCms.createProfile('LAB'), outputMode='LAB')
+    im = im.convert('P').convert('PA') if mode=='PA' else im.convert(mode)
+    if mode[-1]=='A': im.putalpha(Image.frombytes('L', im.size, r.randbytes(x.size)))
+    return im
+
+def a_file(fmt, mode, r):
+    "A valid file, turned and transparent at random; `None` if Pillow writes no such thing"
+    im,kw,exif = a_picture(mode, r),{},Image.Exif()
+    exif[0x0112] = r.randrange(1, 9)
+    if fmt in ('JPEG','PNG','WEBP','TIFF','AVIF') and r.random()<.5: kw['exif'] = exif
+    if fmt=='PNG' and mode in ('1','L','P','RGB','I;16') or fmt=='GIF' and mode=='P': kw |= {'transparency':im.getpixel((0,0))} if r.random()<.5 else {}
+    if fmt=='TIFF' and mode in ('1','L','P','RGB','RGBA','CMYK') and r.random()<.5: kw['compression'] = r.choice(('tiff_lzw','tiff_adobe_deflate','packbits'))
+    try: return encode(im, fmt, **kw)
+    except (OSError, ValueError, KeyError): return
+
+def over_white(data):
+    "What Pillow reads, where the page says so on the scale of 16 bits and laid over white"
+    im = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    clear = im.info.get('transparency')
+    if im.mode[0]=='I':
+        x = np.asarray(im).astype(float)
+        y = np.rint(x/257).astype(np.uint8)
+        return torch.from_numpy(np.where(x==clear, 255, y))[None].expand(3, -1, -1)
+    rgb = np.asarray(im.convert('RGB')).astype(float)
+    if im.mode[-1]!='A' and clear is None: return planes(im.convert('RGB'))
+    a = np.asarray(im.convert('RGBA'))[...,3:]/255
+    return torch.from_numpy(np.rint(rgb*a+255*(1-a)).astype(np.uint8)).permute(2,0,1)
+
+@pytest.mark.parametrize('fmt', 'JPEG PNG GIF WEBP TIFF BMP DIB JPEG2000 AVIF PPM TGA ICO'.split())
+def test_whatever_pillow_writes(fmt):
+    r,seen = random.Random(fmt),Counter()
+    for mode in '1 L LA P PA RGB RGBA CMYK YCbCr LAB HSV I I;16 F'.split()*4:
+        if not (data := a_file(fmt, mode, r)): continue
+        ours,seen['all'] = read(data),seen['all']+1
+        if fmt in ('TGA','ICO') or ours is None: assert fmt in ('TGA','ICO') or Image.open(io.BytesIO(data)).mode in ('I','F'), (fmt, mode)
+        else: assert (ours.int()-over_white(data).int()).abs().max()<=(Image.open(io.BytesIO(data)).mode[-1]=='A'), (fmt, mode)   # Pillow rounds blends otherwise
+        seen['read'] += ours is not None
+    assert seen['all']>=8 and (seen['read']>=8)==(fmt not in ('TGA','ICO'))
+
+def test_colors_of_16_bits_in_jpeg_2000():
+    data = bytearray(encode(Image.fromarray(photos[0]).resize((64,48)), 'JPEG2000', no_jp2=True))
+    for i in (42,45,48): data[i] = 11   # a channel has 12 bits
+    formats.notes.clear()
+    Encoded(bytes(data)).decode()   # so flat, for these are the pixels of 8 bits
+    assert 'differ by less than a 15th' in formats.notes[0][1]
+
+def test_a_transparent_color_of_16_bits():
+    x = np.stack([gray*16]*3, -1)
+    x[:,:3] = (65520,256,300)
+    y = Encoded(deep(x, (b'tRNS', struct.pack('>HHH', 65520, 256, 300)))).decode()
+    assert (y[:,:,:3]==255).all() and y[:,:,3:20].float().mean()<100
 
 memory = """
 import re, sys
