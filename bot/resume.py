@@ -61,8 +61,11 @@ class RunFolder(Callback):
             self.rows = self.state['rows']
 
     def clear(self):
-        "Remove the files of other moments"
-        names = {o['name'] for o in self.status.get('files', {}).values()}
+        "Give the files of this moment their plain names, and remove those of others"
+        files = self.status.get('files', {})
+        for k,plain in plain_names.items():
+            if k in files: second_name(self.path/files[k]['name'], self.path/plain)
+        names = {o['name'] for o in files.values()}
         for o in os.listdir(self.path):
             if moment_file.fullmatch(o) and o not in names: (self.path/o).unlink(missing_ok=True)
 
@@ -103,8 +106,6 @@ def commit(self:RunFolder, rows, batch, files):
     if self.claim: self.claim.check()
     self.write('running', epochs=len(rows), batch=batch, files=files)
     self.rows,self.saved = rows,time.monotonic()
-    for k,plain in plain_names.items():
-        if k in files: second_name(self.path/files[k]['name'], self.path/plain)
     self.clear()
 
 # %% ../nbs/22_resume.ipynb #77b4e0e4

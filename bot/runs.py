@@ -75,7 +75,7 @@ def check_out(
 )->Path: # The same
     "`path`, if it is free: it does not exist, or is an empty folder, and can be written"
     path = Path(path)
-    if path.exists() and (not path.is_dir() or any(o.name[:7]!='.claim-' for o in path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(o.name[0]!='.' for o in path.iterdir())):
         raise UsageError(f"Output folder '{shown(path)}' is not empty and is no run that could go on; nothing was written: name another with --out, or remove it")
     check_writable(path)
     return path
@@ -101,7 +101,7 @@ def is_begun(
     path:Path # A folder
 )->bool: # Did a run take it, and stop before it wrote down its settings?
     "Whether `path` has nothing in it but the status of a run that has not begun"
-    names = {o.name for o in Path(path).iterdir() if o.name[:7]!='.claim-'} if Path(path).is_dir() else set()
+    names = {o.name for o in Path(path).iterdir() if o.name[0]!='.'} if Path(path).is_dir() else set()   # a killed process leaves hidden ones
     return names=={'status.json'} and not read_status(path).get('epochs')
 
 def new_run(

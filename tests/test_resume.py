@@ -1,0 +1,311 @@
+"A run that is stopped at any moment goes on, and ends with the bits of one that was never stopped."
+import csv, multiprocessing, os, random, resource, shutil, signal, time
+from itertools import product
+from pathlib import Path
+import numpy as np, pytest, torch
+import safetensors.torch as safetensors
+from PIL import Image
+from fastai.callback.core import Callback
+from fastai.callback.mixup import MixUp
+from fastai.callback.progress import CSVLogger
+from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
+from fastai.callback.training import GradientAccumulation
+from fastai.torch_core import set_seed
+from bot.block import bag_dls
+from bot.core import BotError
+from bot.files import is_whole, read_status, run_file
+from bot.learner import bag_learner
+from bot.resume import recorded
+from bot.runs import load_run
+from bot.state import read_state
+from resume_job import command
+
+ctx = multiprocessing.get_context('forkserver')
+ctx.set_forkserver_preload(['bot.all', 'bot.cli', 'resume_job'])
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+    "96 training and 24 validation images of three classes"
+    path,rng = tmp_path_factory.mktemp('photos'),np.random.default_rng(0)
+    for part,n in (('train',32), ('valid',8)):
+        for k,c in enumerate('abc'):
+            (path/part/c).mkdir(parents=True)
+            for i in range(n):
+                x = rng.integers(0, 120, (40,40,3))
+                x[..., k] += 100
+                Image.fromarray(x.astype(np.uint8)).save(path/part/c/f'{i}.png')
+    return path
+
+small = '--arch xresnet18d --widen 0.0625 --size 32 --bs 16 --epochs 3 --seed 3 --device cpu --pca 1'.split()
+
+def start(argv, log, **kwargs):
+    p = ctx.Process(target=command, args=([str(o) for o in argv], str(log)), kwargs=kwargs)
+    p.start()
+    return p
+
+def finish(argv, log, **kwargs):
+    p = start(argv, log, **kwargs)
+    p.join(120)
+    assert p.exitcode is not None, Path(f'{log}.out').read_text()[-2000:]
+    return p.exitcode
+
+def steps(log): return [tuple(map(int, o.split()[1:3])) for o in Path(log).read_text().splitlines() if o.startswith('train')] if Path(log).exists() else []
+
+def noted(log, word): return sum(o.split()[0]==word for o in Path(log).read_text().splitlines()) if Path(log).exists() else 0
+
+def wait_for(p, log, word, n=1, limit=60):
+    "Until the log has `n` lines that begin with `word`, or the process has ended"
+    begin = time.monotonic()
+    while time.monotonic()-begin<limit:
+        if noted(log, word)>=n or not p.is_alive(): return
+        time.sleep(.005)
+    raise AssertionError(f"no {word}: {Path(f'{log}.out').read_text()[-2000:]}")
+
+def rows(path): return (Path(path)/'metrics.csv').read_text().splitlines()
+
+def plain_rows(path): return [{k:v for k,v in o.items() if k not in ('time','img_per_s')} for o in csv.DictReader(rows(path))]
+
+def final_state(path):
+    s = read_state(run_file(path, 'state'))
+    return {k:s[k] for k in ('opt','train_iter','epoch','batch')} | {k:s['recorder'][k] for k in ('lrs','losses','smooth','values')}
+
+def same(a, b):
+    if isinstance(a, torch.Tensor): return isinstance(b, torch.Tensor) and a.dtype==b.dtype and torch.equal(a, b)
+    if isinstance(a, dict): return a.keys()==b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list,tuple)): return len(a)==len(b) and all(map(same, a, b))
+    return a==b or a!=a and b!=b
+
+def assert_same_run(a, b):
+    "The bits of two finished runs"
+    for o in 'last','best':
+        x,y = (safetensors.load_file(run_file(p, o)) for p in (a,b))
+        assert same(x, y), o
+    assert plain_rows(a)==plain_rows(b)
+    assert same(final_state(a), final_state(b))
+    assert run_file(a, 'predictions').read_bytes()==run_file(b, 'predictions').read_bytes()
+    for p in (a,b):
+        s = read_status(p)
+        assert s['state']=='finished' and all(is_whole(p/o['name'], o) for o in s['files'].values())
+        names = {o['name'] for o in s['files'].values()} | {'args.yaml','metrics.csv','status.json','last.safetensors','best.safetensors','predictions.csv'}
+        assert {o.name for o in p.iterdir()}==names
+
+@pytest.fixture(scope='module')
+def teacher(photos, tmp_path_factory):
+    path = tmp_path_factory.mktemp('teacher')
+    assert finish([photos, *small, '--rung', 'baseline', '--workers', 0, '--out', path/'run'], path/'log')==0
+    return path/'run'
+
+@pytest.fixture(scope='module')
+def mixed(photos, teacher): return [photos, *small, '--rung', 'mixup', '--teacher', teacher, '--save-minutes', 0]
+
+@pytest.fixture(scope='module')
+def whole(mixed, tmp_path_factory):
+    "A run that nobody stops"
+    path = tmp_path_factory.mktemp('whole')
+    assert finish([*mixed, '--workers', 0, '--out', path/'run'], path/'log')==0
+    assert steps(path/'log')==list(product(range(3), range(6)))
+    return path/'run'
+
+def finished_rows(path):
+    "Heading and rows of the epochs that `status.json` counts"
+    n = read_status(path).get('epochs', 0)
+    return rows(path)[:n+1] if n else []
+
+def kill_and_go_on(argv, out, log, kills, rng, longest=.4):
+    "The same command until it ends, killed `kills` times"
+    before = []
+    for i in range(100):
+        at = read_status(out) if out.exists() else {}
+        n = len(steps(log))
+        p = start(argv, log, slow=.03)
+        if i<kills:
+            if rng.random()<.9: wait_for(p, log, 'train', noted(log, 'train')+1)
+            time.sleep(rng.uniform(0, longest))
+            p.kill()
+        p.join(120)
+        new = steps(log)[n:]
+        if new and at.get('files'): assert new[0]==(at['epochs'],at['batch']) or at['batch']==6 and new[0]==(at['epochs']+1,0), 'begins where it was saved'
+        assert (rows(out)[:len(before)] if before else [])==before, 'rows of finished epochs stay as they are'
+        before = finished_rows(out)
+        if p.exitcode==0: return
+    raise AssertionError('never ends')
+
+def test_random_kills(mixed, whole, tmp_path):
+    "SIGKILL at random moments of a run with workers, augmentation, mixup and a teacher"
+    kill_and_go_on([*mixed, '--workers', 2, '--out', tmp_path/'run'], tmp_path/'run', tmp_path/'log', 6, random.Random(0))
+    assert_same_run(tmp_path/'run', whole)
+    done = steps(tmp_path/'log')
+    assert 18<=len(done)<=18+6   # with a save after each batch, a kill costs one
+
+@pytest.mark.slow
+@pytest.mark.parametrize('i', range(20))
+def test_many_random_kills(mixed, whole, tmp_path, i):
+    rng = random.Random(100+i)
+    kill_and_go_on([*mixed, '--workers', i%3, '--out', tmp_path/'run'], tmp_path/'run', tmp_path/'log', 10, rng, longest=.3)
+    assert_same_run(tmp_path/'run', whole)
+
+@pytest.mark.parametrize('minutes', [0, 10])
+def test_a_kill_before_each_step_of_a_save(mixed, whole, tmp_path, minutes):
+    "Before each fsync, each rename and each link: of a save within an epoch, and of one at its end"
+    argv = [*mixed[:-1], minutes, '--workers', 0, '--out', tmp_path/'run']
+    for k in range(1, 60):
+        before = finished_rows(tmp_path/'run') if (tmp_path/'run').exists() else []
+        code = finish(argv, tmp_path/'log', kill_at=k)
+        if (tmp_path/'run/status.json').exists():
+            s = read_status(tmp_path/'run')
+            assert all(is_whole(tmp_path/'run'/o['name'], o) for o in s.get('files', {}).values())
+            assert (rows(tmp_path/'run')[:len(before)] if before else [])==before
+        if code==0: break
+        assert code==-signal.SIGKILL
+    if code: assert finish(argv, tmp_path/'log')==0
+    assert k>=20
+    assert_same_run(tmp_path/'run', whole)
+
+def test_begun_from_the_start_is_noticed(mixed, whole, tmp_path):
+    "The control: a program that starts again from epoch 0 fails the test of kills"
+    argv = [*mixed, '--workers', 0, '--out', tmp_path/'run']
+    p = start(argv, tmp_path/'log')
+    wait_for(p, tmp_path/'log', 'train', 8)
+    p.kill(), p.join()
+    shutil.rmtree(tmp_path/'run')
+    assert finish(argv, tmp_path/'log')==0
+    done = steps(tmp_path/'log')
+    assert len(done)>18+6 and done.count((0,0))==2
+
+# ---- signals
+
+codes = dict(SIGTERM=143, SIGINT=130, SIGUSR1=75, SIGHUP=129)
+ends = dict(SIGTERM='terminated', SIGINT='interrupted', SIGUSR1='saved', SIGHUP='interrupted')
+
+def alone(pid):
+    "Is nobody left of the process group?"
+    for _ in range(100):
+        try: os.killpg(pid, 0)
+        except ProcessLookupError: return True
+        time.sleep(.1)
+
+@pytest.mark.parametrize('name,at,group', [('SIGTERM','train',False), ('SIGTERM','valid',True), ('SIGINT','train',True), ('SIGINT','save',False), ('SIGUSR1','valid',False),
+    ('SIGUSR1','train',True), ('SIGHUP','save',True), ('SIGHUP','train',False)])
+def test_a_signal_saves_and_ends(mixed, whole, tmp_path, name, at, group):
+    "To the process or to its whole group, in training, in validation and in a save: its own exit code, whole files, the status as it is, nobody left"
+    argv,log = [*mixed[:-1], 0 if at=='save' else 10, '--workers', 2, '--out', tmp_path/'run'],tmp_path/'log'
+    p = start(argv, log, group=True, slow=.03)
+    wait_for(p, log, at, 3)
+    begin = time.monotonic()
+    (os.killpg if group else os.kill)(p.pid, getattr(signal, name))
+    p.join(30)
+    out = Path(f'{log}.out').read_text()
+    assert p.exitcode==codes[name] and time.monotonic()-begin<10, out[-2000:]
+    s,done = read_status(tmp_path/'run'),steps(log)
+    assert s['state']==ends[name] and all(is_whole(tmp_path/'run'/o['name'], o) for o in s['files'].values())
+    assert len(done)==6*s['epochs']+s['batch'] and 'Traceback' not in out and 'goes on' in out
+    assert alone(p.pid)
+    assert finish(argv, log)==0
+    assert len(steps(log))==18
+    assert_same_run(tmp_path/'run', whole)
+
+@pytest.mark.parametrize('name', ['SIGTERM','SIGINT'])
+def test_a_second_signal_ends_at_once(mixed, whole, tmp_path, name):
+    argv,log = [*mixed, '--workers', 2, '--out', tmp_path/'run'],tmp_path/'log'
+    p = start(argv, log, group=True, slow=.5)
+    wait_for(p, log, 'train', 2)
+    for _ in range(2):
+        os.killpg(p.pid, getattr(signal, name))
+        time.sleep(.1)
+    p.join(30)
+    s = read_status(tmp_path/'run')
+    assert p.exitcode==codes[name] and s['state']==ends[name] and alone(p.pid)
+    assert all(is_whole(tmp_path/'run'/o['name'], o) for o in s['files'].values())
+    assert finish(argv, log)==0
+    assert_same_run(tmp_path/'run', whole)
+
+def test_what_was_ignored_stays_ignored(mixed, tmp_path):
+    "As `nohup` has it"
+    p = start([*mixed, '--workers', 2, '--out', tmp_path/'run'], tmp_path/'log', group=True, ignore=[signal.SIGHUP], slow=.02)
+    wait_for(p, tmp_path/'log', 'train', 3)
+    os.killpg(p.pid, signal.SIGHUP)
+    p.join(60)
+    assert p.exitcode==0 and read_status(tmp_path/'run')['state']=='finished'
+
+@pytest.mark.parametrize('method', ['fork','spawn','forkserver'])
+def test_workers_end_with_a_killed_run(mixed, tmp_path, method):
+    p = start([*mixed, '--workers', 1, '--out', tmp_path/'run'], tmp_path/'log', group=True, slow=.2, method=method)
+    wait_for(p, tmp_path/'log', 'train', 2)
+    p.kill(), p.join()
+    assert alone(p.pid)
+
+def test_two_at_once(mixed, tmp_path):
+    "The second is told who is at work, and changes nothing"
+    argv = [*mixed, '--workers', 0, '--out', tmp_path/'run']
+    p = start(argv, tmp_path/'log', slow=.2)
+    wait_for(p, tmp_path/'log', 'train', 2)
+    assert finish(argv, tmp_path/'second')==2
+    assert f'is held by process {p.pid}' in Path(f"{tmp_path/'second'}.out").read_text()
+    p.join(60)
+    assert p.exitcode==0 and len(steps(tmp_path/'log'))==18
+
+# ---- what goes wrong
+
+def little_room(): resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000)), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+def test_a_full_disk(mixed, whole, tmp_path):
+    "The state before is whole, the cause is named with file and size, and the command goes on once there is room"
+    argv,log = [*mixed, '--workers', 0, '--out', tmp_path/'run'],tmp_path/'log'
+    p = start(argv, log, slow=.05)
+    wait_for(p, log, 'saved', 4)
+    os.kill(p.pid, signal.SIGUSR1)
+    p.join(30)
+    before = read_status(tmp_path/'run')
+    assert finish(argv, log, before=little_room)==1
+    out = Path(f'{log}.out').read_text()
+    assert "Cannot write '" in out and 'File too large' in out and ' MB)' in out and 'Traceback' not in out
+    after = read_status(tmp_path/'run')
+    assert after['files']==before['files'] and after['state']=='failed' and all(is_whole(tmp_path/'run'/o['name'], o) for o in after['files'].values())
+    assert finish(argv, log)==0
+    assert_same_run(tmp_path/'run', whole)
+
+def test_a_folder_that_goes(mixed, tmp_path):
+    p = start([*mixed, '--workers', 0, '--out', tmp_path/'run'], tmp_path/'log', slow=.1)
+    wait_for(p, tmp_path/'log', 'saved', 2)
+    shutil.rmtree(tmp_path/'run')
+    p.join(60)
+    out = Path(f"{tmp_path/'log'}.out").read_text()
+    assert p.exitcode==1 and 'Traceback' not in out and ('was taken over' in out or 'Cannot write' in out)
+
+def test_an_error_in_a_save_hides_nothing(photos, tmp_path, monkeypatch):
+    "The first error is the one that is told, and the epoch does not count"
+    learn = bag_learner(bag_dls(photos, size=32, bs=16, num_workers=0, device='cpu'), 'baseline', arch='xresnet18d', widen=1/16, epochs=2)
+    def full(*args, **kwargs): raise OSError(28, 'No space left on device')
+    class Fill(Callback):
+        def before_validate(self): monkeypatch.setattr(os, 'replace', full)
+    with pytest.raises(BotError, match='No space left'), learn.no_bar(), learn.no_logging(), recorded(learn, tmp_path/'run'): learn.fit_rung(cbs=Fill())
+    monkeypatch.undo()
+    assert read_status(tmp_path/'run')['epochs']==0 and learn.run_folder.rows==[]
+
+# ---- the same command
+
+def test_the_same_command(mixed, photos, tmp_path):
+    argv,log = [*mixed, '--workers', 0, '--out', tmp_path/'run'],tmp_path/'log'
+    p = start(argv, log, slow=.05)
+    wait_for(p, log, 'train', 8)
+    os.kill(p.pid, signal.SIGTERM)
+    p.join(30)
+    def said(argv, code):
+        n = len(Path(f'{log}.out').read_text())
+        assert finish(argv, log)==code
+        return Path(f'{log}.out').read_text()[n:]
+    assert 'lr: None -> 0.5' in said([*argv, '--lr', .5], 2)
+    assert 'bad: stop -> skip' in said([*argv, '--bad', 'skip'], 2)
+    moved = tmp_path/'moved'
+    shutil.copytree(photos, moved)
+    (moved/'train/a/0.png').unlink()
+    assert 'training images 96 -> 95' in said([moved, *argv[1:]], 3)
+    (moved/'train/a/0.png').write_bytes((photos/'train/a/0.png').read_bytes()+b'0')
+    assert 'other files, sizes' in said([moved, *argv[1:]], 3)
+    shutil.copy(photos/'train/a/0.png', moved/'train/a/0.png')
+    assert 'goes on after 1 epochs' in said([moved, *argv[1:], '--workers', 2], 0)
+    assert 'is finished' in said([*argv, '--epochs', 7], 0)
+    assert f"out     {tmp_path/'run-2'}" in said([*argv, '--fresh'], 0)
+    learn = load_run(tmp_path/'run', data=True, src=photos)
+    with learn.no_bar(), learn.no_logging():
+        assert abs(learn.validate()[1]-max(float(o['accuracy']) for o in plain_rows(tmp_path/'run')))<1e-6
