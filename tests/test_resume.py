@@ -309,3 +309,60 @@ def test_the_same_command(mixed, photos, tmp_path):
     learn = load_run(tmp_path/'run', data=True, src=photos)
     with learn.no_bar(), learn.no_logging():
         assert abs(learn.validate()[1]-max(float(o['accuracy']) for o in plain_rows(tmp_path/'run')))<1e-6
+
+# ---- parity
+
+moments = 'first','middle','last','end'
+kinds = 'plain','mixup','distill','accumulate','trackers','fastai mixup'
+
+class Break(Callback):
+    "Stop after a batch of the second epoch, or at its end"
+    order = 99
+    def __init__(self, at): self.n = dict(first=0, middle=2, last=5, end=None)[at]
+    def after_batch(self):
+        if self.training and (self.epoch,self.iter)==(1,self.n): raise KeyboardInterrupt
+    def after_epoch(self):
+        if self.n is None and self.epoch==1: raise KeyboardInterrupt
+
+def parity_run(photos, teacher, path, kind, workers, half, cbs=(), seed=0):
+    set_seed(seed)
+    dls = bag_dls(photos, size=32, bs=16, num_workers=workers, device='cpu', seed=3)
+    rung,kw = dict(mixup=('mixup',dict(but='distill', alpha=.4, mixup_off=.5)), distill=('distill',dict(teacher=teacher))).get(kind, ('smooth',{}))
+    if kind=='mixup': kw['reading'] = 'gluoncv'
+    if kind=='mixup': dls = bag_dls(photos, size=32, bs=16, num_workers=workers, device='cpu', seed=3, reading='gluoncv')
+    learn = bag_learner(dls, rung, arch='xresnet18d', widen=1/16, epochs=3, **kw)
+    learn.path = path.parent/f'{path.name}-files'
+    learn.path.mkdir(exist_ok=True)
+    if half: learn.to_bf16()
+    own = dict(accumulate=lambda: [GradientAccumulation(40)], trackers=lambda: [EarlyStoppingCallback(patience=3), SaveModelCallback(), CSVLogger()], **{'fastai mixup': lambda: [MixUp(.4)]})
+    with learn.no_bar(), learn.no_logging(), recorded(learn, path, save_minutes=0): learn.fit_rung(cbs=[*own.get(kind, list)(), *cbs])
+    return learn
+
+@pytest.fixture(scope='module')
+def wholes(): return {}
+
+def check_parity(photos, teacher, tmp_path, wholes, at, workers, half, kind):
+    if (kind,half) not in wholes: wholes[kind,half] = parity_run(photos, teacher, tmp_path/'whole', kind, 0, half),tmp_path/'whole'
+    learn,whole = wholes[kind,half]
+    with pytest.raises(KeyboardInterrupt): parity_run(photos, teacher, tmp_path/'run', kind, workers, half, [Break(at)])
+    broken = safetensors.load_file(run_file(tmp_path/'run', 'weights'))
+    again = parity_run(photos, teacher, tmp_path/'run', kind, workers, half, seed=1)
+    assert_same_run(tmp_path/'run', whole)
+    assert same(dict(again.model.state_dict()), dict(learn.model.state_dict()))
+    assert not same(broken, safetensors.load_file(run_file(whole, 'last')))   # the control: what was saved is not yet the end
+    assert again.recorder.lrs==learn.recorder.lrs and same(list(again.recorder.losses), list(learn.recorder.losses))
+    assert again.train_iter==learn.train_iter==18 and again.pct_train==learn.pct_train
+    if kind=='trackers':
+        a,b = ([o.rsplit(',', 1)[0] for o in (p.parent/f'{p.name}-files/history.csv').read_text().splitlines()] for p in (tmp_path/'run',whole))
+        assert a==b and len(a)==4
+
+pairs = [('first',0,False,'plain'), ('middle',2,True,'plain'), ('last',0,True,'mixup'), ('end',2,False,'mixup'), ('middle',0,False,'mixup'), ('first',2,True,'distill'),
+    ('last',2,False,'distill'), ('end',0,True,'accumulate'), ('middle',2,False,'accumulate'), ('first',0,True,'accumulate'), ('end',2,True,'trackers'), ('middle',0,False,'trackers'),
+    ('last',2,False,'fastai mixup'), ('first',0,True,'fastai mixup'), ('end',0,False,'distill'), ('last',0,False,'plain')]
+
+@pytest.mark.parametrize('at,workers,half,kind', pairs)
+def test_parity(photos, teacher, tmp_path, wholes, at, workers, half, kind): check_parity(photos, teacher, tmp_path, wholes, at, workers, half, kind)
+
+@pytest.mark.slow
+@pytest.mark.parametrize('at,workers,half,kind', [o for o in product(moments, (0,2), (False,True), kinds) if o not in pairs])
+def test_all_of_parity(photos, teacher, tmp_path, wholes, at, workers, half, kind): check_parity(photos, teacher, tmp_path, wholes, at, workers, half, kind)
