@@ -19,10 +19,12 @@ Modules:
 - `bot.ladder`: Every trick of the paper as one row of a table, and the run that a row stands for
 - `bot.learner`: One call puts a rung of the ladder onto fastai's `Learner`
 - `bot.loader`: Items in an order that a seed decides
+- `bot.look`: What can be known of an image file without its label: whether it decodes, its size and format, and three numbers to find it again by
 - `bot.losses`: Label smoothing, cross entropy of soft targets and the distillation loss: pure functions, and one loss class that fastai takes as its own
 - `bot.mixup`: A hook that trains on blends of two images and of their labels
 - `bot.models`: Our models, timm's, and any other, by one function
 - `bot.optimizer`: Nesterov momentum as torch computes it under fastai's schedules, weight decay for weights only, and the learning rate for a batch size
+- `bot.page`: The frame of an HTML page in one file: style, escaping, sortable tables, thumbnails under a budget, figures
 - `bot.precision`: Hooks that compute in 16 bits, and lay out images channels last
 - `bot.resnet`: Four variants of ResNet at seven depths, all made by one class, and what they cost
 - `bot.runs`: The folder in which a run keeps settings, metrics and weights: whole after a crash, and read without running anybody's code
