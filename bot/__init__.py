@@ -6,6 +6,7 @@ paper's procedure up to any of its steps, with any of them left out or changed.
 
 Modules:
 
+- `bot.alike`: Copies, and images that show the same under another encoding, among hundreds of thousands
 - `bot.augment`: The paper's input pipeline (§2.1), in its words and in its authors' code
 - `bot.block`: The paper's pipeline as fastai's blocks, and loaders in one call
 - `bot.cli`: `bot-train`: from a folder of images to a trained classifier
