@@ -12,6 +12,7 @@ Modules:
 - `bot.cli`: `bot-train`: from a folder of images to a trained classifier
 - `bot.core`: What every other module uses: errors with their exit codes, files that are whole or not there, tables for people
 - `bot.distill`: A hook that adds a trained teacher's answers to the loss
+- `bot.exclude`: A list of files that a training leaves out, as the doctor writes it
 - `bot.folders`: Folders of images: digits, a data set by its name, or your own; what is in them, and which part of them validates
 - `bot.formats`: What the bytes of an image file say, and the pixels that they stand for
 - `bot.guards`: The order in which hooks act in a step, and two hooks that stop a run before it is wasted

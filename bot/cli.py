@@ -67,7 +67,7 @@ def train(
     o,changes = split_options(given)
     if out: runs.check_out(out)
     r,device = recipe(rung, but, o['reading'], **changes),learner.pick_device(device)
-    source = sources.find_source(src, o['valid_pct'], root=o['root'])
+    source = sources.find_source(src, o['valid_pct'], root=o['root'], exclude=o['exclude'])
     r = learner.fit_recipe(r, source.n_train, source.short_edge, device, getattr(source, 'settings', None), as_paper)
     dls = block.bag_dls(source, num_workers=o.pop('workers'), device=device, **o, **learner.data_settings(r))
     set_seed(o['seed'])

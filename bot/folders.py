@@ -9,10 +9,10 @@ Docs: https://OWNER.github.io/bot/folders.html.md"""
 
 # %% auto #0
 __all__ = ['digits_settings', 'max_unpacked', 'max_members', 'fastai_names', 'image_exts', 'heif_exts', 'run_files', 'max_depth',
-           'part_words', 'heif_words', 'split_classes', 'write_digits', 'digit_image', 'digits', 'unpack', 'hoist',
-           'fastai_data', 'suffix', 'is_image', 'Folder', 'class_name', 'labelled', 'part_of', 'is_plain_part', 'lift',
-           'class_names', 'find_parts', 'check_classes', 'check_level', 'check_parts', 'some', 'files_words',
-           'folder_notes']
+           'check_files', 'part_words', 'heif_words', 'split_classes', 'write_digits', 'digit_image', 'digits',
+           'unpack', 'hoist', 'fastai_data', 'suffix', 'is_image', 'Folder', 'class_name', 'labelled', 'part_of',
+           'is_plain_part', 'lift', 'class_names', 'find_parts', 'check_classes', 'check_level', 'check_parts', 'some',
+           'files_words', 'folder_notes']
 
 # %% ../nbs/03_folders.ipynb #1c378d88
 import os, random, re, stat, tarfile, zipfile
@@ -150,6 +150,7 @@ def is_image(
 
 # %% ../nbs/03_folders.ipynb #ffeccb90
 run_files,max_depth = {'args.yaml', 'status.json'},64
+check_files = {'check.json', 'files.csv'}   # of a folder that the doctor wrote
 
 class Folder:
     "What a folder holds that is not hidden: images, folders, and how many other files of each suffix"
@@ -166,7 +167,7 @@ class Folder:
             if suffix(o.name) in image_exts: self.images.append(o.path)
             elif _is_folder(o): folders.append(o.path)
             else: other.add(o.name)
-        if run_files <= other: self.images,folders,other = [],[],set()
+        if run_files <= other or check_files <= other: self.images,folders,other = [],[],set()
         self.others = Counter(suffix(o) or 'without suffix' for o in sorted(other))
         self.folders = [Folder(o, (*above, here)) for o in sorted(folders)]
         self.n_images = len(self.images)+sum(o.n_images for o in self.folders)

@@ -20,6 +20,7 @@ import numpy as np, pandas as pd
 from fastcore.basics import store_attr
 from .core import DataError, shown, within
 from .ladder import setting
+from .exclude import leave_out, read_exclude
 from .images import Encoded, first_readable, ImageError, plain_reason
 from .folders import check_classes, check_level, check_parts, class_name, digits, digits_settings, fastai_data, fastai_names, find_parts, Folder
 from .folders import folder_notes, image_exts, labelled, lift, part_words, some, split_classes, suffix
@@ -35,8 +36,11 @@ class Source:
         valid:list, # The same, for validation
         how:str, # How the images were split, in words
         test:list=(), # The same, neither for training nor for validation
-        notes:list=() # What is not used, and what else is to be known: a line each
+        notes:list=(), # What is not used, and what else is to be known: a line each
+        exclude:tuple=None # Images to leave out, of `read_exclude`
     ):
+        if exclude: (train,valid,test),words = leave_out(exclude, train, valid, test)
+        notes = [*notes, words] if exclude else notes
         store_attr('name,train,valid,how')
         self.path,self.items,self.test,self.notes = Path(path),train+valid,list(test),list(notes)
         self.n_train,self.n_valid = len(train),len(valid)
@@ -97,7 +101,8 @@ def folder_source(
     path:Path, # `train|valid|test/<class>/*` or `<class>/*`
     valid_pct:float=.2, # Share of each class that validates, where there is no folder for it
     seed:int=0, # Seed of that split
-    name:str=None # What the user wrote
+    name:str=None, # What the user wrote
+    exclude:tuple=None # Images to leave out, of `read_exclude`
 )->Source: # Its images
     "Source of a folder"
     name,top = name or str(path),Folder(path)
@@ -108,9 +113,9 @@ def folder_source(
     check_level(base)
     train,notes = labelled(base),folder_notes(top, parts)
     valid,test = (labelled(lift(parts[o])) if o in parts else [] for o in ('valid','test'))
-    if valid or test: return Source(name, path, train, valid or test, f"folder '{shown(parts['valid' if valid else 'test'].name)}'", test if valid else [], notes)
+    if valid or test: return Source(name, path, train, valid or test, f"folder '{shown(parts['valid' if valid else 'test'].name)}'", test if valid else [], notes, exclude)
     t,v = split_classes([o[1] for o in train], valid_pct, seed)
-    return Source(name, base.path, [train[i] for i in t], [train[i] for i in v], random_words(valid_pct, seed), notes=notes)
+    return Source(name, base.path, [train[i] for i in t], [train[i] for i in v], random_words(valid_pct, seed), notes=notes, exclude=exclude)
 
 def random_words(
     valid_pct:float, # Share of each class that validates
@@ -127,7 +132,8 @@ def table_source(
     root, # Folder that the paths are relative to
     valid_pct:float=.2, # Share of each class that validates, where there is no split
     seed:int=0, # Seed of that split
-    name:str='table' # What the user wrote
+    name:str='table', # What the user wrote
+    exclude:tuple=None # Images to leave out, of `read_exclude`
 )->Source: # Its images
     "Source of a table"
     cols,rest = find_columns(list(df.columns), name)
@@ -142,7 +148,7 @@ def table_source(
         valid = set(split_classes([o[1] for o in items], valid_pct, seed)[1])
         parts,how = [int(i in valid) for i in range(len(items))],random_words(valid_pct, seed)
     train,valid,test = ([o for o,p in zip(items, parts) if p==i] for i in range(3))
-    return Source(name, root, train, valid, how, test, double_notes(train, valid, test) + ([f'columns not used: {some(rest)}'] if rest else []))
+    return Source(name, root, train, valid, how, test, double_notes(train, valid, test) + ([f'columns not used: {some(rest)}'] if rest else []), exclude)
 
 # %% ../nbs/03_sources.ipynb #eca32cf0
 def find_columns(
@@ -225,24 +231,27 @@ def find_source(
     src, # 'digits', a name of fastai's, a folder, a CSV file, a data frame, or a `Source`
     valid_pct:float=.2, # Share of each class that validates, where the source does not say
     seed:int=0, # Seed of that split
-    root=None # Folder of a table's images; unset, the one it is in
+    root=None, # Folder of a table's images; unset, the one it is in
+    exclude=None # File of images to leave out, as `bot-check` writes it; a `Source` is taken as it is
 )->Source: # Its images, classes and split
     "The images that `src` stands for"
+    def out(top): return read_exclude(exclude, top) if exclude else None
     valid_pct,seed = setting('valid_pct')(valid_pct, 'valid_pct'),setting('seed')(seed, 'seed')
     if isinstance(src, Source): return src
-    if isinstance(src, pd.DataFrame): return table_source(src, root or '.', valid_pct, seed)
+    if isinstance(src, pd.DataFrame): return table_source(src, root or '.', valid_pct, seed, exclude=out(root or '.'))
     path,name = os.path.expanduser(src),str(src)
     if not name: raise DataError("No source: name a folder, a CSV file or a dataset")
-    if name=='digits': return digits_source()   # a folder of that name is './digits'
-    if os.path.isdir(path): return folder_source(Path(path), valid_pct, seed, name)
-    if os.path.isfile(path): return table_source(read_table(path), root or Path(path).parent, valid_pct, seed, name)
-    if name.lower() in fastai_names: return folder_source(fastai_data(name.lower()), valid_pct, seed, name)
+    if name=='digits': return digits_source(out(digits()))   # a folder of that name is './digits'
+    if os.path.isdir(path): return folder_source(Path(path), valid_pct, seed, name, out(path))
+    if os.path.isfile(path): return table_source(read_table(path), root or Path(path).parent, valid_pct, seed, name, out(root or Path(path).parent))
+    if name.lower() in fastai_names: return folder_source(path := fastai_data(name.lower()), valid_pct, seed, name, out(path))
     close = get_close_matches(name.lower(), ['digits', *fastai_names], 1, .6)
     raise DataError(f"No such folder, file or dataset: '{shown(name)}'" + (f", did you mean '{close[0]}'?" if close else ''))
 
 def digits_source(
+    exclude:tuple=None # Images to leave out, of `read_exclude`
 )->Source: # With `digits_settings`
     "Source of the embedded digits"
-    res = folder_source(digits(), name='digits')
+    res = folder_source(digits(), name='digits', exclude=exclude)
     res.settings = digits_settings
     return res
