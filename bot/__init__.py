@@ -9,6 +9,8 @@ Modules:
 - `bot.alike`: Copies, and images that show the same under another encoding, among hundreds of thousands
 - `bot.augment`: The paper's input pipeline (§2.1), in its words and in its authors' code
 - `bot.block`: The paper's pipeline as fastai's blocks, and loaders in one call
+- `bot.cases`: The kinds of things that the doctor finds, each described once, and the rules that find them
+- `bot.check`: Looks at every image once before a training, and writes down what would spoil it
 - `bot.cli`: `bot-train`: from a folder of images to a trained classifier
 - `bot.core`: What every other module uses: errors with their exit codes, files that are whole or not there, tables for people
 - `bot.distill`: A hook that adds a trained teacher's answers to the loss
