@@ -26,6 +26,7 @@ from .precision import ChannelsLastBatch, HalfPrecision
 from .watch import draw_curves, loss_curves, LossPlot
 from .learner import bag_learner, wilson
 from .runs import load_run, recorded, RunFolder, save_args, save_weights
+from .check import check
 from .core import add_help as _add_help
 
 __all__ = ['BotError', 'DataError', 'UsageError', 'default_rung', 'fit_to', 'ladder', 'Ladder', 'readings', 'recipe', 'Recipe', 'settings', 'Trick', 'Encoded',
@@ -38,5 +39,5 @@ __all__ = ['BotError', 'DataError', 'UsageError', 'default_rung', 'fit_to', 'lad
     'smooth_labels', 'soft_cross_entropy', 'teacher_loss', 'decayed', 'nag', 'Nesterov', 'scale_lr', 'cosine_factor', 'lr_schedule', 'plot_sched',
     'step_factor', 'warmup_factor', 'Diverged', 'DivergenceGuard', 'hook_order', 'TargetCheck', 'BagMixup', 'draw_pairs', 'mix', 'as_teacher',
     'CachedTeacher', 'Distillation', 'Teacher', 'ChannelsLastBatch', 'HalfPrecision', 'draw_curves', 'loss_curves', 'LossPlot', 'bag_learner', 'wilson',
-    'load_run', 'recorded', 'RunFolder', 'save_args', 'save_weights']
+    'load_run', 'recorded', 'RunFolder', 'save_args', 'save_weights', 'check']
 _add_help([*globals().values(), *vars(_fastai.Learner).values()], __package__)   # `?` shows what each parameter is

@@ -19,7 +19,7 @@ from PIL import Image
 from .core import shown
 from .folders import some, suffix
 
-# %% ../nbs/25_cases.ipynb #6a98fa54
+# %% ../nbs/25_cases.ipynb #e6acfe17
 Kind = namedtuple('Kind', 'title finding todo')
 
 kinds = dict(
@@ -42,7 +42,8 @@ kinds = dict(
     huge       = Kind('Very large images', False, 'Decoding them is most of the work of a training: shrink copies of them once.'),
     narrow     = Kind('Very long images', False, 'A square crop shows a small part of them.'),
     misnamed   = Kind('Named as another format', False, 'Nothing: the content counts here. Other programs go by the name.'),
-    unused     = Kind('Not used', False, 'See whether anything is missing.'))
+    unused     = Kind('Not used', False, 'See whether anything is missing.'),
+    limits     = Kind('What this check cannot tell', False, 'Keep it in mind.'))
 
 Case = namedtuple('Case', 'kind images said')   # a name of `kinds`; paths; what is to be known of them
 

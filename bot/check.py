@@ -19,7 +19,7 @@ Docs: https://OWNER.github.io/bot/check.html.md"""
 __all__ = ['most_shown', 'top_of', 'listed', 'bases', 'empty_classes', 'open_check', 'look_at_all', 'Check', 'summary',
            'size_words', 'check_page', 'class_table', 'check']
 
-# %% ../nbs/25_check.ipynb #57bf3db1
+# %% ../nbs/25_check.ipynb #5a321c5d
 import json, os, sys, time
 from collections import Counter
 from pathlib import Path
@@ -29,7 +29,7 @@ from .core import DataError, shown, UsageError, write_atomic
 from .ladder import fit_size, setting
 from .folders import digits, fastai_data, fastai_names, Folder, is_plain_part, lift, part_of
 from .sources import find_source, Source
-from .look import fields, looks, open_looks, read_looks, unchanged, write_looks
+from .look import fields, least_edge, looks, open_looks, read_looks, unchanged, write_looks
 from .page import bar, Budget, gallery, html_page, part, picture, sort_table
 from .alike import alike
 from .cases import Case, class_cases, file_cases, group_cases, kinds, to_exclude
@@ -126,7 +126,7 @@ def _save_rows(path, rows):
 
 def _inner(path, top): return path[len(top)+1:] if path.startswith(os.path.join(top, '')) else path
 
-# %% ../nbs/25_check.ipynb #4904d3b1
+# %% ../nbs/25_check.ipynb #337d7dfa
 class Check:
     "What a check found"
     def __init__(self,
@@ -170,10 +170,10 @@ def summary(
     return [*lines, f"pictures and all files: {shown(o.out/'check.html')}"]
 
 def _first(o, cases):
-    "How many, and the first"
-    c = cases[0]
-    said = ' = '.join([shown(o.inner(f)) for f in c.images[:2]])
-    return f'{len(cases):,}, ' * (len(cases)>1 or bool(c.images)) + ': '.join(s for s in (said, c.said) if s)[:200]
+    "How many, and the first of them"
+    if not cases[0].images: return '; '.join(c.said for c in cases)[:500]
+    files = ' = '.join(shown(o.inner(f)) for f in cases[0].images[:2])
+    return f'{len(cases):,}, as ' + ': '.join(s for s in (files, cases[0].said) if s)[:300]
 
 def size_words(
     rows:list, # Of `Look`s
@@ -226,20 +226,20 @@ def class_table(
     most = max(n.values(), default=1)
     return sort_table(['class', *parts, ''], [[c, *(n[c,p] for p in parts), bar(n[c,parts[0]]/most)] for c in sorted({c for c,_ in n})])
 
-# %% ../nbs/25_check.ipynb #5a6105bc
+# %% ../nbs/25_check.ipynb #42b556f7
 def check(
     src, # A folder, a CSV file, 'digits', or what else `find_source` takes
     out=None, # Folder to write to; that of a check that was stopped goes on; unset, a new one under `checks/`
     size:int=None, # Side of a training image that you mean to use, in pixels
     workers:int=None, # Processes that read images; unset, one a core
     valid_pct:float=.2, # Share of each class that validates, where the source does not say
-    seed:int=0, # Seed of that split
+    split_seed:int=0, # Seed of that split
     root=None, # Folder of a table's images; unset, the one it is in
     exclude=None # File of images to leave out, as an earlier check wrote it
 )->Check: # What was found; its folder is `out`
     "Look at every image of a source, and write down what would spoil a training"
     workers,size = (v if v is None else setting(k)(v, k) for k,v in dict(workers=workers, size=size).items())
-    items,how,notes,refused = listed(src, valid_pct=valid_pct, seed=seed, root=root, exclude=exclude)
+    items,how,notes,refused = listed(src, valid_pct=valid_pct, seed=split_seed, root=root, exclude=exclude)
     top = top_of(src, root)
     items = [(os.path.abspath(f),c,p) for f,c,p in items]
     out = open_check(out, src, top)
@@ -255,12 +255,12 @@ def _cases(o, src, notes, refused):
     "All that was found"
     groups,left = alike(o.rows, _progress('pairs that may be alike', time.monotonic()))
     groups = [([o.rows[i].image for i in ids], said) for ids,said in groups]
-    unseen = [f'{left:,} pairs that may be alike were not compared: there are very many'] if left else []
     small = sum(bool(r.pixels) for r in o.rows)
-    if small: unseen.append(f'{small:,} images are smaller than 64 px: only copies with the same pixels are found among them')
+    limits = [f'{left:,} pairs that may be alike were not compared: there are very many']*bool(left) + [f'{small:,} of {len(o.rows):,} images are smaller than '
+        f'{least_edge} px: of them only copies with the same pixels are found']*bool(small)
     empty = empty_classes(src) if isinstance(src, (str,Path)) and os.path.isdir(os.path.expanduser(src)) else []
     return [*([Case('refused', [], refused)] if refused else []), *empty, *class_cases(o.items), *file_cases(o.rows), *group_cases(groups, o.where),
-        *(Case('unused', [], s) for s in (*notes, *unseen))]
+        *(Case('unused', [], s) for s in notes), *(Case('limits', [], s) for s in limits)]
 
 def _write(o):
     "All files of a check; `check.json` last"
