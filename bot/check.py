@@ -126,7 +126,7 @@ def _save_rows(path, rows):
 
 def _inner(path, top): return path[len(top)+1:] if path.startswith(os.path.join(top, '')) else path
 
-# %% ../nbs/25_check.ipynb #337d7dfa
+# %% ../nbs/25_check.ipynb #c186883a
 class Check:
     "What a check found"
     def __init__(self,
@@ -140,7 +140,7 @@ class Check:
         size:int # The side of a training image that was asked for
     ):
         self.name,self.out,self.top,self.items,self.how,self.rows,self.cases,self.size = name,out,top,items,how,rows,cases,size
-        self.where = {}
+        self.where,self.row = {},{r.image:r for r in rows}
         for f,c,p in items: self.where.setdefault(f, []).append((c, p))
         self.excluded = to_exclude(cases, self.where, how.startswith('random'))
 
@@ -187,7 +187,7 @@ def size_words(
     if size and size>fit: return f'short edge {mid} px in the middle, {low} to {high} for most: {asked} would enlarge half of the images, {fit} is what they have'
     return f'short edge {mid} px in the middle, {low} to {high} for most: --size {size or fit} fits' + ('' if size or mid<256 else f', up to {mid//32*32} is there')
 
-# %% ../nbs/25_check.ipynb #e96d28e5
+# %% ../nbs/25_check.ipynb #4b479dc7
 most_shown = 60   # cases of a kind on the page
 
 def check_page(
@@ -205,17 +205,18 @@ def check_page(
 def _kind_part(o, kind, cases, budget):
     "A part of the page: what was found of one kind"
     k,some = kinds[kind],cases[:most_shown]
-    shown_ = [_group(o, c, budget) for c in some if c.images]
-    words = [P(c.said) for c in some if not c.images]
-    more = [P(f'and {len(cases)-len(some):,} more, see files.csv', cls='dim')] if len(cases)>len(some) else []
-    return part(f'{k.title} ({len(cases):,})', P(k.todo, cls='dim'), *words, gallery(*shown_) if shown_ else '', *more, cls='bad' if k.finding else 'note')
+    if kind=='unreadable': body = [sort_table(['file', 'why', 'bytes'], [[o.inner(f), c.said, o.row[f].bytes] for c in cases[:10*most_shown] for f in c.images])]
+    else: body = [*(P(c.said) for c in some if not c.images), gallery(*(_group(o, c, budget) for c in some if c.images))]
+    left = len(cases)-len(some)*(10 if kind=='unreadable' else 1)
+    more = [P(f'and {left:,} more, see files.csv', cls='dim')] if left>0 else []
+    return part(f'{k.title} ({len(cases):,})', P(k.todo, cls='dim'), *body, *more, cls='bad' if k.finding else 'note')
 
 def _group(o, case, budget):
     "The pictures of a case"
-    def caption(f): return f'{o.inner(f)}' + (f" ({', '.join(sorted({p for _,p in o.where[f]}))})" if len(case.images)>1 else f': {case.said}' if case.said else '')
+    alone = len(case.images)==1
+    def caption(f): return o.inner(f) + (f': {case.said}' if alone and case.said else '' if alone else f" ({' | '.join(sorted({f'{c}, {p}' for c,p in o.where[f]}))})")
     pictures = [picture(f, caption(f), budget) for f in case.images[:8]]
-    if len(pictures)==1: return pictures[0]
-    return Div(*pictures, Div(case.said + (f', {len(case.images):,} images' if len(case.images)>8 else ''), cls='dim'), cls='group')
+    return pictures[0] if alone else Div(*pictures, Div(case.said + (f', {len(case.images):,} images' if len(case.images)>8 else ''), cls='dim'), cls='group')
 
 def class_table(
     items:list # Triples of path, class and part

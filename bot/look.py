@@ -45,7 +45,7 @@ def bits_apart(
     "In how many bits two hashes differ"
     return (int.from_bytes(a, 'big')^int.from_bytes(b, 'big')).bit_count()
 
-# %% ../nbs/24_look.ipynb #d55800cd
+# %% ../nbs/24_look.ipynb #502a84be
 least_edge = 64   # pixels; below it only equal pixels are alike
 
 fields = dict(image=str, bytes=int, changed=int, width=int, height=int, format=str, problem=str, said=str, digest=str, pixels=str, phash=str)
@@ -63,8 +63,9 @@ def _read(path):
     notes.clear()
     try:
         st = os.stat(path)
+        o |= dict(bytes=st.st_size, changed=st.st_mtime_ns)
         w,h = im.size
-        o |= dict(bytes=st.st_size, changed=st.st_mtime_ns, width=w, height=h)
+        o |= dict(width=w, height=h)
         x = (im.decode() if min(w, h)<least_edge else _coarse(im)).permute(1,2,0).numpy()
         said = [text for _,text in notes] + ['turned by its Exif data']*(im.turn!=turns[1])
         o |= dict(format=im.file.format, said='; '.join(dict.fromkeys(said)), digest=_digest(im.data))

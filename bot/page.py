@@ -21,7 +21,7 @@ from fastcore.xml import Thead, Title, to_xml, Tr
 from .core import shown
 from .images import Encoded, ImageError
 
-# %% ../nbs/24_page.ipynb #59037ced
+# %% ../nbs/24_page.ipynb #d03248ec
 style = """
 :root { color-scheme: light dark; --fg:#1d2126; --dim:#5c6570; --bg:#fff; --card:#f6f7f9; --line:#dde1e6; --bad:#b3261e; --note:#8a5a00; --good:#1b6e3c; --mark:#3b6fb6 }
 @media (prefers-color-scheme: dark) { :root { --fg:#e4e7eb; --dim:#9aa4af; --bg:#15181c; --card:#1e2227; --line:#343a42; --bad:#ff8a80; --note:#e6b450; --good:#7fd6a0; --mark:#7aa9e8 } }
@@ -29,12 +29,13 @@ style = """
 body { margin:0; background:var(--bg); color:var(--fg); font:15px/1.5 system-ui, sans-serif; overflow-wrap:anywhere }
 main, footer { max-width:1100px; margin:auto; padding:1rem }
 h1 { font-size:1.6rem; margin:.5rem 0 } h2 { font-size:1.15rem; margin:2rem 0 .3rem } p { margin:.3rem 0; max-width:75ch }
-nav a { margin-right:1rem } a { color:var(--mark) } .dim, footer, figcaption { color:var(--dim); font-size:.85rem }
+nav a { margin-right:1rem; display:inline-block; font-size:.9rem } a { color:var(--mark) } .dim, footer, figcaption { color:var(--dim); font-size:.85rem } figcaption { font-size:.75rem; line-height:1.3 }
 .bad { color:var(--bad) } .note { color:var(--note) } .good { color:var(--good) } .n { text-align:right; font-variant-numeric:tabular-nums; white-space:nowrap }
 .scroll { overflow-x:auto } table { border-collapse:collapse; font-size:.9rem; margin:.5rem 0 } th, td { padding:.2rem .7rem .2rem 0; text-align:left; vertical-align:top; border-bottom:1px solid var(--line) }
 .sort th { cursor:pointer } .sort th[aria-sort=ascending]:after { content:' \\2191' } .sort th[aria-sort=descending]:after { content:' \\2193' }
 .gallery { display:flex; flex-wrap:wrap; gap:.7rem; margin:.6rem 0 } figure { margin:0; width:136px; background:var(--card); border:1px solid var(--line); padding:3px; border-radius:4px }
-figure img { display:block; width:128px; height:128px; object-fit:contain } .group { display:flex; flex-wrap:wrap; gap:.3rem; border-left:3px solid var(--line); padding-left:.5rem }
+figure img { display:block; width:128px; height:128px; object-fit:contain } .group { display:flex; flex-wrap:wrap; gap:.3rem; align-content:start; border-left:3px solid var(--line); padding-left:.5rem; max-width:calc(4*136px + 2rem) }
+.group > .dim { flex-basis:100%; contain:inline-size }
 figure.wide { width:auto; max-width:100% } svg { max-width:100%; height:auto; background:#fff }
 pre, code { font-size:.9em; white-space:pre-wrap } .bar { display:inline-block; height:.7em; background:var(--mark) }
 @media print { :root { --fg:#000; --dim:#444; --bg:#fff; --card:#fff; --line:#bbb } nav { display:none } figure, tr { break-inside:avoid } h2 { break-after:avoid } }
@@ -87,7 +88,7 @@ def _cell(v):
     if isinstance(v, (int,float)): return Td(f'{v:,}' if isinstance(v, int) else f'{v:.4g}', data_v=str(v), cls='n')
     return Td(v if hasattr(v, 'tag') else shown(v))
 
-# %% ../nbs/24_page.ipynb #58a5e16a
+# %% ../nbs/24_page.ipynb #eb8c53d7
 def thumbnail(
     path, # An image file
     edge:int=128 # Length of its long edge, in pixels
@@ -124,7 +125,7 @@ def picture(
 ): # A figure; only the caption where there is nothing to show
     "A thumbnail with a caption"
     src = budget.thumbnail(path)
-    image = Img(src=src, alt=shown(caption), loading='lazy') if src else Div('cannot be shown', cls='dim') if src=='' else None
+    image = Img(src=src, alt=shown(caption)) if src else Div('cannot be shown', cls='dim') if src=='' else None
     return Figure(image, Figcaption(shown(caption)))
 
 def gallery(*figures): return Div(*figures, cls='gallery')
