@@ -94,7 +94,6 @@ def main():
 
 def photos(folder, edge=None, n=400):
     "JPEGs of the size of ImageNet's, or small ones"
-    from sklearn.datasets import load_sample_images
     d,rng = folder/f'photos{edge or ""}',np.random.default_rng(1)
     d.mkdir(parents=True, exist_ok=True)
     for i in range(n if edge is None else 4*n):

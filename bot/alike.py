@@ -10,14 +10,14 @@ Docs: https://OWNER.github.io/bot/alike.html.md"""
 # %% auto #0
 __all__ = ['max_bits', 'reach', 'most_pairs', 'max_gap', 'most_looks', 'near_pairs', 'pixel_gap', 'alike']
 
-# %% ../nbs/25_alike.ipynb #7fae3fae
+# %% ../nbs/25_alike.ipynb #7e94ba54
 from functools import lru_cache
 from operator import itemgetter
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from .images import Encoded, ImageError
-from .look import luma
+from .look import gray_weights
 
 # %% ../nbs/25_alike.ipynb #abc3f84d
 max_bits,reach,most_pairs = 6,256,100_000   # the last of a part of the hash
@@ -45,14 +45,14 @@ def _in_band(words, band, max_bits):
         ends = np.sort(np.stack([order[i[near]], order[i[near]+step]], 1), 1)
         yield np.column_stack([ends, bits[near]]).astype(np.int64)
 
-# %% ../nbs/25_alike.ipynb #ed298e3d
+# %% ../nbs/25_alike.ipynb #39199340
 max_gap = .2
 
 @lru_cache(256)
 def _normed(path):
     "64x64 pixels of an image, mean 0 and deviation 1, the same in gray, and whether it is gray"
     x = Encoded(path).decode(size=(64,64)).numpy().astype(np.float32).reshape(3, -1)
-    return _unit(x.ravel()),_unit(luma@x),np.abs(x[0]-x[1]).max()<24 and np.abs(x[1]-x[2]).max()<24
+    return _unit(x.ravel()),_unit(gray_weights@x),np.abs(x[0]-x[1]).max()<24 and np.abs(x[1]-x[2]).max()<24
 
 def _unit(v):
     v = v-v.mean()
@@ -68,7 +68,7 @@ def pixel_gap(
     d = gx-gy if plain_x or plain_y else x-y
     return float(np.sqrt(d@d/d.size))
 
-# %% ../nbs/25_alike.ipynb #d4369ea5
+# %% ../nbs/25_alike.ipynb #89af183a
 most_looks = 40_000   # pairs whose pixels are compared
 
 def alike(
@@ -92,6 +92,7 @@ def _how(rows, gap):
     if gap==0: return 'the same pixels'
     return f'nearly the same, {gap:.2f} apart'
 
+# %% ../nbs/25_alike.ipynb #8c028cb5
 def _equal(rows, key):
     "Each image with the first that has the same `key`"
     first = {}

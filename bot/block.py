@@ -313,7 +313,8 @@ def bag_dls(
     if kwargs.get('compile'): print('Color steps are compiled by torch.compile: the first batch takes its time')
     dls = block.dataloaders(src, bs=bs, seed=seed, device=device, start_method=start_method, bad=bad, pin_memory=device.type=='cuda',
         num_workers=n_workers(device) if num_workers is None else num_workers)
-    dls.bag = dict(src=src, bs=bs, seed=seed, bad=bad, valid_pct=valid_pct, split_seed=split_seed) | {k:str(v) for k,v in dict(root=root, exclude=exclude).items() if v is not None} | made
+    named = {k:str(v) for k,v in dict(root=root, exclude=exclude).items() if v is not None}
+    dls.bag = dict(src=src, bs=bs, seed=seed, bad=bad, valid_pct=valid_pct, split_seed=split_seed) | named | made
     return dls
 
 # %% ../nbs/06_block.ipynb #1315b0f0

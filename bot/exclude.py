@@ -10,9 +10,8 @@ Docs: https://OWNER.github.io/bot/exclude.html.md"""
 # %% auto #0
 __all__ = ['read_exclude', 'leave_out']
 
-# %% ../nbs/03_exclude.ipynb #78982e08
+# %% ../nbs/03_exclude.ipynb #e119c653
 import csv, os
-from pathlib import Path
 from .core import DataError, shown, within
 from .images import plain_reason
 

@@ -12,12 +12,11 @@ Docs: https://OWNER.github.io/bot/page.html.md"""
 __all__ = ['style', 'sorting', 'html_page', 'part', 'sort_table', 'thumbnail', 'Budget', 'picture', 'gallery', 'svg_figure',
            'bar']
 
-# %% ../nbs/24_page.ipynb #95620ab5
+# %% ../nbs/24_page.ipynb #f8c328ae
 import base64, io, re
-from pathlib import Path
 from PIL import Image
-from fastcore.xml import A, Body, Div, Figcaption, Figure, Footer, H1, H2, Head, Html, Img, Main, Meta, Nav, P, Safe, Script, Section, Span, Style, Table, Tbody, Td, Th
-from fastcore.xml import Thead, Title, to_xml, Tr
+from fastcore.xml import A, Body, Div, Figcaption, Figure, Footer, H1, H2, Head, Html, Img, Main, Meta, Nav, P, Safe, Script, Section, Span, Style
+from fastcore.xml import Table, Tbody, Td, Th, Thead, Title, to_xml, Tr
 from .core import shown
 from .images import Encoded, ImageError
 
@@ -88,7 +87,7 @@ def _cell(v):
     if isinstance(v, (int,float)): return Td(f'{v:,}' if isinstance(v, int) else f'{v:.4g}', data_v=str(v), cls='n')
     return Td(v if hasattr(v, 'tag') else shown(v))
 
-# %% ../nbs/24_page.ipynb #eb8c53d7
+# %% ../nbs/24_page.ipynb #8d11f635
 def thumbnail(
     path, # An image file
     edge:int=128 # Length of its long edge, in pixels
@@ -103,6 +102,7 @@ def thumbnail(
     Image.fromarray(x.permute(1,2,0).numpy()).save(b, 'JPEG', quality=75)
     return f'data:image/jpeg;base64,{base64.b64encode(b.getvalue()).decode()}'
 
+# %% ../nbs/24_page.ipynb #86395696
 class Budget:
     "How many thumbnails a page may hold, and of how many bytes"
     def __init__(self,
@@ -128,6 +128,7 @@ def picture(
     image = Img(src=src, alt=shown(caption)) if src else Div('cannot be shown', cls='dim') if src=='' else None
     return Figure(image, Figcaption(shown(caption)))
 
+# %% ../nbs/24_page.ipynb #2542926c
 def gallery(*figures): return Div(*figures, cls='gallery')
 
 # %% ../nbs/24_page.ipynb #d401a30c

@@ -1,14 +1,14 @@
 "The doctor: everything planted is found, nothing else is, no file is changed, and a check that was stopped goes on"
-import io, json, os, shutil, signal, subprocess, sys, time, unicodedata, zlib
+import json, os, shutil, signal, subprocess, sys, time, unicodedata, zlib
 from html.parser import HTMLParser
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image, ImageEnhance
 import bot.check, bot.look
-from bot.all import DataError, UsageError, bag_dls, check, digits, find_source
-from bot.cases import kinds, quick_check
+from bot.all import bag_dls, check, find_source
+from bot.cases import case_kinds as kinds, quick_check
 from bot.images import Encoded, ImageError
-from bot.look import look, read_looks
+from bot.look import read_looks
 from pictures import encode, photos
 
 root = Path(__file__).parents[1]
@@ -120,8 +120,9 @@ def leaks():
     "One picture in twelve guises"
     def again(f): return lambda i: f(picture(i))
     def scaled(k, **kw): return again(lambda o: encode(o.resize((int(160*k), int(120*k)), Image.Resampling.LANCZOS), quality=88, **kw))
-    return dict(copy=None, named=None, hard=None, link=None, coarse=again(lambda o: encode(o, quality=50)), smaller=scaled(.6), larger=scaled(2), png=again(lambda o: encode(o, 'PNG')),
-        webp=again(lambda o: encode(o, 'WEBP', quality=70)), gray=again(lambda o: encode(o.convert('L'))), light=again(lambda o: encode(ImageEnhance.Brightness(o).enhance(1.15))),
+    return dict(copy=None, named=None, hard=None, link=None, coarse=again(lambda o: encode(o, quality=50)), smaller=scaled(.6), larger=scaled(2),
+        png=again(lambda o: encode(o, 'PNG')), webp=again(lambda o: encode(o, 'WEBP', quality=70)), gray=again(lambda o: encode(o.convert('L'))),
+        light=again(lambda o: encode(ImageEnhance.Brightness(o).enhance(1.15))),
         told=again(lambda o: encode(o, quality=92, comment=b'taken by me')))
 
 def test_twelve_leaks(tmp_path):
