@@ -5,12 +5,12 @@
 It makes `n` JPEGs of about `edge` pixels from pieces of the two photographs that scikit-learn ships, 1% of them twice: half of these as a copy of the file, half saved again with
 less quality. Times are of the whole machine unless a row says one process.
 
-- rate: files a second that one process looks at (`look`), beside what a worker of a training does without a crop: it reads the file and decodes all of it (`Encoded.decode`), as in
-the first epoch. Both take the same files, in turns, best of three rounds.
+- rate: files a second that one process looks at (`look`), beside reading and decoding alone (`decode`: all of the file, as in the first epoch), and beside a worker of a training (`worker`: it
+decodes what a random crop of the image's own size, or of 224, needs). All take the same files, in turns, best of five rounds.
 
 - alike: seconds and peak memory of the search for duplicates and near duplicates, after all files have been looked at; and how many of those planted it found.
 
-- check: seconds of the whole command with two processes, its page included.
+- check: seconds of the whole command with a process a core, its page included, and the most memory that one process took.
 """
 import os
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -38,15 +38,19 @@ def make(folder, n, edge):
         elif i<n//100: im.save(d/f'again_{i:06d}.jpg', quality=60)
     (folder/'made.json').write_text(json.dumps([n, edge]))
 
-def rates(paths, rounds=3):
-    "Files a second of one process: the doctor's, a worker's"
+def rates(paths, size, rounds=5):
+    "Files a second of one process: the doctor's, of decoding alone, a worker's"
+    from bot.block import BagCrop, EncodedImage
     from bot.images import Encoded, Verdicts
     from bot.look import look
+    crop = BagCrop(size)
     def plain(files):
         for f in files: Encoded(f).decode()
+    def worker(files):
+        for f in files: crop(EncodedImage.create(f), split_idx=0)
     best = {}
     for _ in range(rounds):
-        for name,f in (('look', lambda os_: [look(*os_[i:i+64]) for i in range(0, len(os_), 64)]), ('worker', plain)):
+        for name,f in (('look', lambda os_: [look(*os_[i:i+64]) for i in range(0, len(os_), 64)]), ('decode', plain), ('worker', worker)):
             Encoded.verdicts = Verdicts()   # as if never seen
             t = time.process_time()
             f(paths)
@@ -77,14 +81,15 @@ def main():
     paths = [str(o) for o in sorted((a.folder/'images').rglob('*.jpg'))]
     rows = []
     def add(question, name, value, unit): rows.append(dict(question=question, name=name, value=f'{value:.4g}', unit=unit)), print(*rows[-1].values())
-    for files,what in ((paths[:4000], f'{a.edge} px'), (photos(a.folder), '500x375 px'), (photos(a.folder, 32), '32 px')):
-        r = rates(files)
+    for files,what,size in ((paths[:4000], f'{a.edge} px', a.edge), (photos(a.folder), '500x375 px', 224), (photos(a.folder, 32), '32 px', 32)):
+        r = rates(files, size)
         for k,v in r.items(): add('rate', f'{k}, {what}', v, 'files/s')
-        add('rate', f'look / worker, {what}', r['look']/r['worker'], 'ratio')
+        for k in ('decode','worker'): add('rate', f'look / {k}, {what}', r['look']/r[k], 'ratio')
     shutil.rmtree(a.folder/'check', ignore_errors=True)
     t = time.monotonic()
     subprocess.run([sys.executable, '-m', 'bot', 'check', str(a.folder/'images'), '--out', str(a.folder/'check')], stdout=subprocess.DEVNULL)
     add('check', f'{len(paths)} files', time.monotonic()-t, 's')
+    add('check', f'most memory of one process, {len(paths)} files', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss/2**20, 'GB')
     found = json.loads(subprocess.run([sys.executable, __file__, '--folder', str(a.folder), '--search'], capture_output=True, text=True, check=True).stdout)
     for k,u in dict(seconds='s', gb='GB', groups='', planted=f'of {a.n//100}', mixed='groups of different images', left='pairs not compared').items(): add('alike', f'{k}, {len(paths)} files', found[k], u)
     if a.out:

@@ -6,7 +6,7 @@
 |---|---|
 | `check.html` | what was found, with the pictures |
 | `files.csv` | a row for each file: size, format, what is wrong with it, its hashes |
-| `exclude.csv` | what a training had better leave out, for `bot-train --exclude` |
+| `exclude.csv` | what a training had better leave out, for the option `--exclude` |
 | `check.json` | of which source, and how far the check got |
 
 A folder that holds `check.json` and `files.csv` is never taken for data. No file of the user's is changed.
