@@ -136,13 +136,13 @@ def _others(files, where, by_chance):
     keep = {p for _,p in where[files[0]]}
     return [f for f in files if {p for _,p in where[f]}!=keep or len(keep)>1]
 
-# %% ../nbs/25_cases.ipynb #e143774a
+# %% ../nbs/25_cases.ipynb #01d931de
 def quick_check(
     source, # A `Source`
     seconds:float=1 # At most
 )->list: # Lines
     "What can be said of a source without reading its images"
-    end = time.monotonic()+.9*seconds
+    end = time.monotonic()+.8*seconds
     items = [(f,c,p) for p in ('train','valid','test') for f,c in getattr(source, p)]
     res = [f'{case_kinds[o.kind].title.lower()}: {o.said}' for o in class_cases(items)]
     sizes,looked = {},0
