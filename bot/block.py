@@ -297,13 +297,14 @@ def bag_dls(
     valid_pct:float=options()['valid_pct'], # Share of each class that validates, where the source does not say
     split_seed:int=0, # Seed of that split
     root=None, # Folder of a table's images; unset, the one it is in
+    exclude=None, # File of images to leave out, as `bot-check` writes it
     **kwargs
 ):
     "`DataLoaders` of the paper's pipeline (§2.1)"
     num_workers = num_workers if num_workers is None else setting('workers')(num_workers, 'num_workers')
     seed,bad = (setting(k)(v, k) for k,v in dict(seed=seed, bad=bad).items())
     if start_method: nearest(start_method, get_all_start_methods(), 'start method')
-    src = find_source(src, valid_pct, split_seed, root)
+    src = find_source(src, valid_pct, split_seed, root, exclude)
     device = torch.device(device) if device is not None else default_device()
     made = block_args(src, size=size, reading=reading, **kwargs)
     bs = min(src.settings.get('bs', 64), src.n_train) if bs is None else bs
@@ -313,7 +314,8 @@ def bag_dls(
     if kwargs.get('compile'): print('Color steps are compiled by torch.compile: the first batch takes its time')
     dls = block.dataloaders(src, bs=bs, seed=seed, device=device, start_method=start_method, bad=bad, pin_memory=device.type=='cuda',
         num_workers=n_workers(device) if num_workers is None else num_workers)
-    dls.bag = dict(src=src, bs=bs, seed=seed, bad=bad, valid_pct=valid_pct, split_seed=split_seed) | ({} if root is None else dict(root=str(root))) | made
+    named = {k:str(v) for k,v in dict(root=root, exclude=exclude).items() if v is not None}
+    dls.bag = dict(src=src, bs=bs, seed=seed, bad=bad, valid_pct=valid_pct, split_seed=split_seed) | named | made
     return dls
 
 # %% ../nbs/06_block.ipynb #1315b0f0

@@ -13,7 +13,7 @@ Docs: https://OWNER.github.io/bot/cli.html.md"""
 # %% auto #0
 __all__ = ['stops', 'verbs', 'plan', 'result', 'train', 'data_of', 'unfinished_words', 'say', 'epoch_line', 'tell', 'follow',
            'Parser', 'opts_of', 'parser', 'rung_values', 'spelled_out', 'parse', 'terminate', 'heed_signals',
-           'run_args', 'main', 'main_of']
+           'run_args', 'main', 'check_images', 'parse_check', 'check_main', 'main_of']
 
 # %% ../nbs/30_cli.ipynb #a890963d
 import argparse, os, signal, sys, threading, warnings
@@ -96,9 +96,9 @@ def data_of(
     "Images and settings that fit each other"
     from bot import block, learner, sources
     from bot.args import check_fingerprint
-    source = sources.find_source(src, o['valid_pct'], root=o['root'])
+    source = sources.find_source(src, o['valid_pct'], root=o['root'], exclude=o['exclude'])
     if not args: r = learner.fit_recipe(r, source.n_train, source.short_edge, device, getattr(source, 'settings', None), as_paper)
-    kw = {k:o[k] for k in ('reading','valid_pct','root','bad','seed')}
+    kw = {k:o[k] for k in ('reading','valid_pct','root','bad','seed','exclude')}
     dls = block.bag_dls(source, num_workers=o['workers'], device=device, **kw, **learner.data_settings(r))
     if args: check_fingerprint(args, dls)
     return r,dls
@@ -255,8 +255,54 @@ def main(
     if threading.current_thread() is threading.main_thread(): heed_signals()
     return run_args(args)
 
+# %% ../nbs/30_cli.ipynb #6d7131d4
+def check_images(
+    src:str, # Folder with `train` and `valid` (or `val`, `test`), or a folder a class; a CSV; 'digits'
+    out:str=None, # Folder to write to; that of a check that was stopped goes on; unset, a new one under `checks/`
+    size=None, workers=None, valid_pct=options()['valid_pct'], root=None, exclude=None
+): # A `Check`
+    "Look at every image of a source, and write down what would spoil a training: unreadable files, leaks, one image under two labels, and more. No file is changed"
+    from bot.check import check
+    return check(src, out, size, workers, valid_pct, root=root, exclude=exclude)
+
+def parse_check(
+    argv:list # Words of the command line
+)->dict: # Arguments for `check_images`, and `debug`
+    "The check that `argv` asks for"
+    p,known = Parser('bot-check', description=check_images.__doc__, allow_abbrev=False),opts_of(check_images)
+    p.add_argument('src', help=known.pop('src').docment)
+    defaults = {k:o.default for k,o in signature(check_images).parameters.items()}
+    for k,o in known.items():
+        may = f'{o.anno}; ' if isinstance(o.anno, Num) else ''
+        p.add_argument(*sorted({f"--{k.replace('_', '-')}", f'--{k}'}), dest=k, default=defaults[k], metavar=k.upper(), help=f'{o.docment} ({may}default: {defaults[k]})'.replace('%', '%%'))
+    p.add_argument('--debug', action='store_true', help='Show where an error came from')
+    args,rest = p.parse_known_args(argv)
+    close = get_close_matches(rest[0].split('=')[0], p._option_string_actions, 1) if rest else []
+    if rest: p.error(f"No option '{rest[0]}'"+(f": did you mean '{close[0]}'?" if close else '') if rest[0].startswith('-') else f"'{rest[0]}' is a word too many: there is one source")
+    return {k: v if v is None or not isinstance(getattr(known.get(k), 'anno', None), (Num,One)) else known[k].anno(v, k) for k,v in vars(args).items()}
+
+def check_main(
+    argv:list=None # Words of the command line; unset, the process's own
+)->int: # Exit code: 3 if there are findings
+    "The console script `bot-check`"
+    for o in (sys.stdout, sys.stderr):
+        if hasattr(o, 'reconfigure'): o.reconfigure(errors='backslashreplace')
+    debug = True
+    try:
+        args = parse_check(sys.argv[1:] if argv is None else argv)
+        debug = args.pop('debug')
+        if threading.current_thread() is threading.main_thread(): signal.signal(signal.SIGTERM, terminate)
+        res = check_images(**args)
+        say(str(res))
+    except KeyboardInterrupt: return 130
+    except (BotError,Terminated) as e: return e.code if isinstance(e, Terminated) else print(f'bot-check: {e}', file=sys.stderr) or e.code
+    except Exception as e:
+        if debug: raise
+        return print(f"bot-check: {type(e).__name__}: {e}\n'--debug' shows where this came from", file=sys.stderr) or 1
+    return res.code
+
 # %% ../nbs/30_cli.ipynb #aa39703c
-verbs = dict(train=main)
+verbs = dict(train=main, check=check_main)
 
 def main_of(
     argv:list # A verb and its words

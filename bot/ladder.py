@@ -103,6 +103,7 @@ def options(
     reading:One('paper', 'gluoncv')='paper', # Where the two differ: 'paper' (its words) or 'gluoncv' (the authors' code)
     valid_pct:Num('(0,1)')=.2, # Share of each class that validates, where the source does not say
     root:str=None, # Folder that a table's paths begin in; unset, its own
+    exclude:str=None, # File of images to leave out, as bot-check writes it
     bad:One('stop', 'skip')='stop', # An image that cannot be read: 'stop' before its batch is trained on, or 'skip' it and say so
     seed:Num('[0,9223372036854775807]', int)=0, # Seed of weights, order and augmentation; the same seed gives the same numbers
     workers:Num('[0,inf)', int)=None, # Processes that read images; the result does not depend on it

@@ -65,14 +65,14 @@ def close_workers(
 
 _started = WeakSet()   # PyTorch's loaders
 
-def _close_all():
-    for o in list(_started): close_workers(o, o.pid)
+def _close_all(loaders=_started): [close_workers(o, o.pid) for o in list(loaders)]
 
 def _close_at_end(dl):
     "Close `dl` before multiprocessing closes its queues and terminates workers, which they ignore once"
     if not any(o.pid==os.getpid() for o in _started): Finalize(None, _close_all, exitpriority=100)
     _started.add(dl)
 
+# %% ../nbs/04_loader.ipynb #328f2da8
 def keep_memory():
     "Have glibc keep what is freed: fetching fresh pages for each image costs a worker a tenth of its time"
     try: ctypes.CDLL(None).mallopt(-3, 2**25), ctypes.CDLL(None).mallopt(-1, 2**28)   # largest piece from the heap, largest free end of it

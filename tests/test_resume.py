@@ -334,7 +334,8 @@ def parity_run(photos, teacher, path, kind, workers, half, cbs=(), seed=0):
     learn.path = path.parent/f'{path.name}-files'
     learn.path.mkdir(exist_ok=True)
     if half: learn.to_bf16()
-    own = dict(accumulate=lambda: [GradientAccumulation(40)], trackers=lambda: [EarlyStoppingCallback(patience=3), SaveModelCallback(), CSVLogger()], **{'fastai mixup': lambda: [MixUp(.4)]})
+    own = dict(accumulate=lambda: [GradientAccumulation(40)], trackers=lambda: [EarlyStoppingCallback(patience=3), SaveModelCallback(), CSVLogger()])
+    own["fastai mixup"] = lambda: [MixUp(.4)]
     with learn.no_bar(), learn.no_logging(), recorded(learn, path, save_minutes=0): learn.fit_rung(cbs=[*own.get(kind, list)(), *cbs])
     return learn
 
