@@ -67,10 +67,14 @@ _started = WeakSet()   # PyTorch's loaders
 
 def _close_all(loaders=_started): [close_workers(o, o.pid) for o in list(loaders)]
 
-def _close_at_end(dl):
-    "Close `dl` before multiprocessing closes its queues and terminates workers, which they ignore once"
-    if not any(o.pid==os.getpid() for o in _started): Finalize(None, _close_all, exitpriority=100)
-    _started.add(dl)
+def _close_at_end(dl, torch_dl):
+    "Stop workers with their loader; in the end before multiprocessing closes queues and terminates workers, which they ignore once"
+    torch_dl.pid = os.getpid()
+    if not any(o.pid==torch_dl.pid for o in _started): Finalize(None, _close_all, exitpriority=100)
+    _started.add(torch_dl)
+    close = finalize(dl, close_workers, torch_dl, torch_dl.pid)
+    close.atexit = False
+    return close
 
 # %% ../nbs/04_loader.ipynb #328f2da8
 def keep_memory():
@@ -260,11 +264,7 @@ def workers(self:KeyedDL):
         worker_init_fn=start_worker, persistent_workers=keep, generator=torch.Generator(),
         multiprocessing_context=self.start_method if nw else None)
     dl.sign = sign
-    if keep:
-        dl.pid = os.getpid()
-        self.close = finalize(self, close_workers, dl, dl.pid)
-        self.close.atexit = False   # `_close_at_end` does it, at the right time
-        _close_at_end(dl)
+    if keep: self.close = _close_at_end(self, dl)
     return dl
 
 # %% ../nbs/04_loader.ipynb #5859cfc7

@@ -201,8 +201,8 @@ def begin(self:RunFolder)->int:
     if s is None or self.fits>s['fit']: return 0
     if self.fits<s['fit']: return self.n_epoch
     if s['n_epoch']!=self.n_epoch: raise UsageError(f"The run in '{shown(self.path)}' is one of {s['n_epoch']} epochs, this one of {self.n_epoch}: give the same, or another folder")
-    unknown = [k for k,o in hooks_by_name(self.learn).items() if not is_known(o)]
-    if unknown: print(f"Goes on, but {', '.join(unknown)} begin{'s' if len(unknown)==1 else ''} anew: give a hook state_dict and load_state_dict to have it kept")
+    unknown = ', '.join(k for k,o in hooks_by_name(self.learn).items() if not is_known(o))
+    if unknown: print(f'Goes on, but with these hooks as new: {unknown}; give a hook state_dict and load_state_dict to have it kept')
     load_model(self.learn.model, run_file(self.path, 'weights'))
     load_training(self.learn, s)
     self.at,self.spent = (s['epoch'],s['batch'],s['iter']),s['spent']
@@ -257,6 +257,11 @@ def check_same_run(
     if new: print(f'Goes on elsewhere ({new}): the last bits may be others than those of a run that was never stopped')
 
 # %% ../nbs/22_resume.ipynb #44fdaa16
+def _finish(keep, learn):
+    "Note that a run came to its end, and how good it is"
+    by = best_by(keep.rows[-1] if keep.rows else columns_of(learn))
+    keep.end('finished', **({by: keep.rows[-1].get(by) if keep.rows else None} if by else {}))
+
 @contextmanager
 def recorded(
     learn:Learner, # A learner that `bag_learner` made
@@ -281,8 +286,7 @@ def recorded(
             e = died(e)
             keep.end(end_state(e), error=str(e))
             raise e
-        by = best_by(keep.rows[-1] if keep.rows else columns_of(learn))
-        keep.end('finished', **({by: keep.rows[-1].get(by) if keep.rows else None} if by else {}))
+        _finish(keep, learn)
 
 @patch
 @delegates(Learner.fit_rung, keep=True)
@@ -320,9 +324,7 @@ def ask(self:RunFolder,
     e:BaseException # What is to be raised
 ):
     "Stop at the end of the batch; if that was asked before, at once"
-    if not self.asked:
-        self.asked = e
-        return
+    if not self.asked: return setattr(self, 'asked', e)
     self.end(end_state(e))
     for o in multiprocessing.active_children(): o.kill()
     os._exit(exit_code(e))

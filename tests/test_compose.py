@@ -30,7 +30,8 @@ from bot.guards import Diverged, DivergenceGuard, TargetCheck
 from bot.mixup import draw_pairs
 from bot.optimizer import decayed
 from bot.watch import Throughput
-from bot.runs import best_by, is_best, new_run
+from bot.args import best_by, is_best
+from bot.runs import new_run
 from bot.models import check_run, get_model, make_xresnet, param_groups, read_args
 
 def quiet(learn, f, *args, **kwargs):

@@ -15,7 +15,9 @@ from bot.augment import random_box, saturation, scale_hsv, short_edge, valid_siz
 from bot.block import BagCrop, bag_dls
 from bot.core import DataError
 from bot.mixup import BagMixup, draw_pairs, mix
-from bot.runs import is_best, load_run, recorded, save_args
+from bot.args import is_best, save_args
+from bot.resume import recorded
+from bot.runs import load_run
 from bot.init import msra, xavier, zero_gamma
 from bot.ladder import drop_epochs, ladder, recipe, warmup_epochs
 from bot.learner import bag_learner, native_size

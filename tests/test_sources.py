@@ -3,8 +3,9 @@ import gzip, io, os, random, re, struct, subprocess, sys, tarfile, unicodedata, 
 from pathlib import Path
 import pandas as pd, pytest, yaml
 from PIL import Image
-from bot import datasets, folders, runs
+from bot import datasets, folders
 from bot.cli import main
+from bot.resume import RunFolder
 from bot.core import DataError, shown, UsageError, write_atomic
 from bot.datasets import unpack
 from bot.folders import is_image
@@ -157,7 +158,7 @@ def test_one_class_says_what_else_there_is(tmp_path):
 
 def test_folders_that_are_no_class(tmp_path):
     lay(tmp_path, 'cats', 'dogs')
-    for o in 'runs/20260101-000000-xresnet18d-mixup', 'first', 'cats/deep': runs.save_status(lay(tmp_path/o, '.', 'curves'), 'finished')
+    for o in 'runs/20260101-000000-xresnet18d-mixup', 'first', 'cats/deep': RunFolder(lay(tmp_path/o, '.', 'curves')).write('finished')
     (tmp_path/'models').mkdir(), (tmp_path/'models/last.pth').touch()
     (tmp_path/'__MACOSX/cats').mkdir(parents=True), (tmp_path/'__MACOSX/cats/._0.png').touch()
     src = find_source(tmp_path)
