@@ -11,7 +11,7 @@ __all__ = ['Tasks', 'Fetch', 'close_workers', 'keep_memory', 'leave_signals_to_m
            'start_worker', 'KeyedDL', 'numbered']
 
 # %% ../nbs/04_loader.ipynb #5cb3e0ba
-import ctypes, gc, multiprocessing, os, signal
+import atexit, ctypes, gc, multiprocessing, os, signal
 from collections import Counter
 from contextlib import contextmanager
 from copy import copy
@@ -64,16 +64,16 @@ def close_workers(
     if torch_dl._iterator is not None and pid==os.getpid(): torch_dl._iterator._shutdown_workers()
 
 _started = WeakSet()   # PyTorch's loaders
-
-def _close_all(loaders=_started): [close_workers(o, o.pid) for o in list(loaders)]
+@atexit.register   # before PyTorch's own, after which a loader closes nothing
+def _close_all(loaders=_started):
+    for o in list(loaders): close_workers(o, o.pid)
 
 def _close_at_end(dl, torch_dl):
     "Stop workers with their loader; in the end before multiprocessing closes queues and terminates workers, which they ignore once"
     torch_dl.pid = os.getpid()
-    if not any(o.pid==torch_dl.pid for o in _started): Finalize(None, _close_all, exitpriority=100)
+    if not any(o.pid==torch_dl.pid for o in _started): Finalize(None, _close_all, exitpriority=100)   # a process of multiprocessing's has no atexit
     _started.add(torch_dl)
-    close = finalize(dl, close_workers, torch_dl, torch_dl.pid)
-    close.atexit = False
+    (close := finalize(dl, close_workers, torch_dl, torch_dl.pid)).atexit = False
     return close
 
 # %% ../nbs/04_loader.ipynb #328f2da8
