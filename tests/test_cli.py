@@ -41,7 +41,9 @@ def done(images, tmp_path_factory):
 def test_a_run(done):
     out,p = done
     assert p.returncode==0, p.stderr
-    assert {o.name for o in out.iterdir()}=={'args.yaml', 'metrics.csv', 'last.safetensors', 'best.safetensors', 'status.json'}
+    named = {o['name'] for o in json.loads((out/'status.json').read_text())['files'].values()}
+    assert {o.name for o in out.iterdir()}=={'args.yaml', 'metrics.csv', 'last.safetensors', 'best.safetensors', 'predictions.csv', 'status.json'} | named
+    assert {o.split('-')[0] for o in named}=={'weights', 'state', 'predictions'}
     assert list(rows(out)[0])==['epoch', 'train_loss', 'valid_loss', 'accuracy', 'lr', 'img_per_s', 'time']
     assert [o['epoch'] for o in rows(out)]==['0', '1']
     assert json.loads((out/'status.json').read_text())['state']=='finished'

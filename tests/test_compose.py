@@ -625,6 +625,8 @@ def test_two_runs_of_a_second_have_two_folders(tmp_path):
     assert len(set(paths))==8
     (tmp_path/'mine').mkdir()
     new_run('a', 'b', tmp_path/'mine')
+    assert new_run('a', 'b', tmp_path/'mine')==tmp_path/'mine'   # begun and nothing written: the claim decides who has it
+    (tmp_path/'mine/notes.txt').touch()
     with pytest.raises(UsageError, match='not empty'): new_run('a', 'b', tmp_path/'mine')
 
 quick = [sys.executable, '-m', 'bot', 'train', 'digits', '--rung', 'baseline', '--arch', 'xresnet18d', '--widen', '0.0625', '--workers', '0']
@@ -693,6 +695,7 @@ def test_a_good_run_stays_good(good_run):
 def test_weights_of_another_run(good_run, tmp_path, k):
     "Of three classes under ten names, of integers, of gray images: refused, as a learner and as a teacher, and with a model that is given"
     bad = shutil.copytree(good_run, tmp_path/'run')
+    (bad/'status.json').unlink()   # which names the files that belong to the run
     make = partial(make_xresnet, 'xresnet18d', widen=1/16)
     w = (make(n_out=3) if k=='classes' else make(n_out=10, c_in=1 if k=='channels' else 3)).state_dict()
     if k in ('int8','complex'): w['fc.weight'] = w['fc.weight'].to(torch.int8 if k=='int8' else torch.complex64)
