@@ -455,7 +455,7 @@ def test_a_run_folder_that_cannot_be_made(tmp_path, monkeypatch, capsys):
     Path('runs').touch()
     for out in [], ['--out', 'runs/a']:
         rc,err = main(['.', *tiny, *out]),capsys.readouterr().err
-        assert rc==2 and 'Cannot make the run folder' in err and '--out' in err and len(err.splitlines())<=3
+        assert rc==2 and 'Cannot write to the run folder' in err and '--out' in err and len(err.splitlines())<=3
 
 # Archives
 def bomb(path, sizes):
