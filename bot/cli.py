@@ -144,9 +144,11 @@ def follow(
 ):
     "Train, keep the run folder and show progress"
     from contextlib import nullcontext
+    from bot.cases import quick_check
     from bot.resume import handled, recorded
-    say(plan(learn, run))
-    with recorded(learn, run, tell, save_minutes, **extra), learn.no_logging(), nullcontext() if sys.stdout.isatty() else learn.no_bar():
+    verdict = quick_check(learn.dls.bag['src'])
+    say('\n'.join([plan(learn, run), *(f'check   {o}' for o in verdict)]))
+    with recorded(learn, run, tell, save_minutes, check=verdict, **extra), learn.no_logging(), nullcontext() if sys.stdout.isatty() else learn.no_bar():
         keep = learn.run_folder
         if keep.state: say(f"goes on after {len(keep.rows)} epochs and {keep.state['batch']} batches")
         try:
