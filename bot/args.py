@@ -154,14 +154,16 @@ def asked_for(
     "What has to be equal for a run to go on"
     return {k:plain(v) for k,v in given.items() if k not in may_change and v is not None}
 
+_usual = dict(but='', as_paper=False, deterministic=False) | plain(options())   # what a command need not say
+
 def command_of(
     src:str, # Source
     asked:dict, # From `asked_for`
     out:str|Path # Run folder
 )->str: # For a shell
     "The command that begins such a run, or goes on with it"
-    own = {k:v for k,v in asked.items() if v!=plain(options().get(k)) and v not in ('',False) or k not in options() and v is False and k not in ('as_paper','deterministic')}
-    words = [w for k,v in own.items() for w in ([f"--{k.replace('_', '-')}"] if k in ('as_paper','deterministic') else [f"--{k.replace('_', '-')}", _word(v)])]
+    own = {k:v for k,v in asked.items() if v!=_usual.get(k)}
+    words = [w for k,v in own.items() for w in (f"--{k.replace('_', '-')}", *([] if _usual.get(k) is False else [_word(v)]))]
     return shlex.join(['bot-train', str(src), *words, '--out', str(out)])
 
 def _word(v): return ','.join(map(str, v)) if isinstance(v, list) else str(v).lower() if isinstance(v, bool) else str(v)

@@ -62,7 +62,7 @@ def end_state(
     e:BaseException # What ended a run
 )->str: # 'interrupted', 'terminated', 'diverged' or 'failed'
     "How a run ended, in one word"
-    return 'interrupted' if isinstance(e, KeyboardInterrupt) else getattr(e, 'state', 'failed')
+    return 'interrupted' if isinstance(e, KeyboardInterrupt) else e.state if isinstance(e, (BotError,Terminated)) else 'failed'
 
 def exit_code(
     e:BaseException # What ended a command
