@@ -1,6 +1,6 @@
 """How fast is the doctor, and what does it take?
 
-    python bench/check.py [--n 250000] [--edge 72] [--folder /tmp/bench_check] [--out bench/results/check.csv]
+    python bench/check.py [--n 250000] [--edge 72] [--folder FOLDER] [--out bench/results/check.csv]
 
 It makes `n` JPEGs of about `edge` pixels from pieces of the two photographs that scikit-learn ships, 1% of them twice: half of these as a copy of the file, half saved again with
 less quality. Times are of the whole machine unless a row says one process.
@@ -15,7 +15,7 @@ decodes what a random crop of the image's own size, or of 224, needs). All take 
 import os
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
-import argparse, csv, json, platform, resource, shutil, subprocess, sys, time
+import argparse, csv, json, platform, resource, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 import numpy as np
 from PIL import Image
@@ -74,7 +74,7 @@ def search(folder, out):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--n', type=int, default=250_000), p.add_argument('--edge', type=int, default=72)
-    p.add_argument('--folder', type=Path, default=Path('/tmp/bench_check')), p.add_argument('--out', type=Path), p.add_argument('--search', action='store_true')
+    p.add_argument('--folder', type=Path, default=Path(tempfile.gettempdir())/'bench_check'), p.add_argument('--out', type=Path), p.add_argument('--search', action='store_true')
     a = p.parse_args()
     if a.search: return print(json.dumps(search(a.folder, a.folder/'check')))
     make(a.folder, a.n, a.edge)

@@ -22,6 +22,7 @@ __all__ = ['most_shown', 'top_of', 'listed', 'bases', 'empty_classes', 'open_che
 # %% ../nbs/25_check.ipynb #4699ff35
 import json, os, sys, time
 from collections import Counter
+from io import StringIO
 from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.xml import Code, Div, P, Pre
@@ -127,9 +128,9 @@ def look_at_all(
 
 def _save_rows(path, rows):
     "A CSV file, whole or as it was"
-    tmp = path.with_name(f'.{path.name}')
-    with open_looks(tmp, 'w') as f: write_looks(f, rows)
-    os.replace(tmp, path)
+    f = StringIO()
+    write_looks(f, rows)
+    write_atomic(path, f.getvalue().encode(errors='surrogateescape'))   # as `open_looks`
 
 def _inner(path, top): return path[len(top)+1:] if path.startswith(os.path.join(top, '')) else path
 

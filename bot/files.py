@@ -9,7 +9,7 @@ Docs: https://OWNER.github.io/bot/files.html.md"""
 
 # %% auto #0
 __all__ = ['plain_names', 'write_sum', 'is_whole', 'second_name', 'sync_folder', 'read_status', 'run_file', 'birth', 'this_place',
-           'Claim', 'held']
+           'Claim', 'held', 'sweep']
 
 # %% ../nbs/00_files.ipynb #2b406c94
 import json, os, re, shutil, socket, threading, time, zlib
@@ -48,12 +48,12 @@ def second_name(
     other:Path # Another name for it, of this folder
 ):
     "Let `other` be the file at `path`, all or nothing"
+    if other.exists() and os.path.samefile(path, other): return
     new = other.with_name(f'.{other.name}.{os.getpid()}')
     new.unlink(missing_ok=True)
     try: os.link(path, new)
     except OSError: shutil.copyfile(path, new)   # a file system without links
     os.replace(new, other)
-    new.unlink(missing_ok=True)   # POSIX does nothing where both are the same file already
 
 def sync_folder(
     path:Path # A folder
@@ -204,3 +204,9 @@ def held(
     "Is a process of this machine at work on `path`?"
     o = Claim(path).newest()[1]
     return bool(o) and o.get('place')==this_place() and birth(o.get('pid'))==o.get('born')
+
+def sweep(
+    path:Path # A folder in which there is nothing left to do
+):
+    "Remove what a holder that was killed has left of its claim"
+    for o in Path(path).glob('.claim-*') if not held(path) else (): o.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ from fastcore.meta import delegates
 from fastai.callback.schedule import LRFinder
 from fastai.data.core import TfmdDL
 from fastai.torch_core import explode_types, TensorImage, to_device
-from .core import DataError, died, shown, state_sign, UsageError
+from .core import DataError, died, shown, state_sign, stop_signals, UsageError
 from .ladder import setting
 from .formats import notes
 from .images import Encoded, ImageError
@@ -86,8 +86,7 @@ def keep_memory():
 def leave_signals_to_main():
     "In a worker: let the main process answer signals"
     def once(signum, frame): signal.signal(signum, signal.SIG_DFL)
-    for k in 'SIGINT','SIGHUP','SIGUSR1':
-        if hasattr(signal, k): signal.signal(getattr(signal, k), signal.SIG_IGN)
+    for s in _stops(): signal.signal(s, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, once)
     if hasattr(signal, 'pthread_sigmask'): signal.pthread_sigmask(signal.SIG_UNBLOCK, _stops())
 
@@ -105,7 +104,7 @@ def signals_held():
     try: yield
     finally: signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
-def _stops(): return {getattr(signal, k) for k in ('SIGINT','SIGTERM','SIGHUP','SIGUSR1') if hasattr(signal, k)}
+def _stops(): return {getattr(signal, k) for k in stop_signals if hasattr(signal, k)}
 
 # %% ../nbs/04_loader.ipynb #300d85a1
 def start_worker(

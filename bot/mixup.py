@@ -43,7 +43,9 @@ def among(
     "Partners from a batch with empty places: who would be blended with an empty one takes its partner"
     if len(rows)==len(order): return order
     at,order = {o:i for i,o in enumerate(rows)},order.tolist()
-    def next_here(o): return at[order[o]] if order[o] in at else next_here(order[o])
+    def next_here(o):
+        while (o := order[o]) not in at: pass
+        return at[o]
     return torch.tensor([next_here(o) for o in rows])
 
 def mix(

@@ -20,15 +20,15 @@ Docs: https://OWNER.github.io/bot/runs.html.md"""
 
 # %% auto #0
 __all__ = ['weights_bytes', 'save_weights', 'seen_cfg', 'check_out', 'check_writable', 'beside', 'is_begun', 'new_run',
-           'epoch_row', 'dropped', 'save_dropped', 'is_finished', 'place', 'read_yaml', 'unfinished', 'blank_dls',
-           'run_recipe', 'run_dls', 'load_run']
+           'epoch_row', 'dropped', 'save_dropped', 'is_finished', 'place', 'unfinished', 'blank_dls', 'run_recipe',
+           'run_dls', 'load_run']
 
 # %% ../nbs/21_runs.ipynb #b65e14a6
 import json, tempfile, time
 from inspect import signature
 from itertools import count
 from pathlib import Path
-import safetensors.torch as safetensors, torch, yaml
+import safetensors.torch as safetensors, torch
 from PIL import Image
 from fastai.data.block import CategoryBlock, DataBlock
 from fastai.data.core import DataLoaders
@@ -36,7 +36,7 @@ from fastai.data.transforms import IndexSplitter, ItemGetter
 from fastai.learner import Learner
 from .core import BotError, csv_text, shown, UsageError, write_atomic
 from .files import held, read_status
-from .ladder import Recipe, recipe
+from .ladder import recipe, Recipe
 from .block import bag_dls, BagImageBlock, norm_stats, set_norm
 from .resnet import paper_cfg
 from .models import read_args
@@ -164,19 +164,14 @@ def place(
     if not out: return check_writable(Path('runs')),None
     if fresh: out = beside(out)
     if not (out/'args.yaml').is_file(): return out if is_begun(out) else check_out(out),None
-    args,was = read_args(out/'args.yaml'),read_yaml(out).get('asked')
+    args = read_args(out/'args.yaml')
+    was = args.get('asked')
     if was is None: raise UsageError(f"The run in '{shown(out)}' was not begun by a command that could go on; nothing was written: name another folder with --out, or give --fresh")
-    other = [f'{k}: {was.get(k)} -> {asked.get(k)}' for k in {**was, **asked} if was.get(k)!=asked.get(k) and not (is_finished(out) and k=='epochs')]
+    other = [f'{k}: {was.get(k)} -> {asked.get(k)}' for k in {**was, **asked} if was.get(k)!=asked.get(k) and not (k=='epochs' and is_finished(out))]
     if other: raise UsageError(f"The run in '{shown(out)}' was begun with other settings: {'; '.join(other[:4])}\nGive the same to go on with it, or --fresh for another run beside it")
     return out,args
 
 # %% ../nbs/21_runs.ipynb #6d295408
-def read_yaml(
-    path:Path # Run folder
-)->dict: # As it stands
-    "What `args.yaml` holds, unchecked"
-    return yaml.safe_load((Path(path)/'args.yaml').read_text(encoding='utf-8'))
-
 def unfinished(
     asked:dict, # From `asked_for`
     dls:DataLoaders, # Their images
@@ -187,10 +182,10 @@ def unfinished(
     for f in sorted(Path(folder).glob('*/args.yaml')):
         try:
             if is_finished(f.parent) or 'files' not in read_status(f.parent): continue
-            args = read_yaml(f.parent)
+            args = read_args(f)
             mark = mark or fingerprint(dls)
             if args.get('asked')==asked and args.get('fingerprint')==mark and not held(f.parent): res.append(f.parent)
-        except (BotError,OSError,AttributeError,yaml.YAMLError): continue   # no run of ours
+        except (BotError,OSError): continue   # no run of ours
     return res
 
 # %% ../nbs/21_runs.ipynb #ff89d7ce
