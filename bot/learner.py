@@ -24,6 +24,7 @@ from scipy.stats import binomtest
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastai.data.core import DataLoaders
+from fastai.callback.core import event
 from fastai.learner import Learner
 from fastai.metrics import accuracy
 from fastai.torch_core import default_device
@@ -38,7 +39,7 @@ from .weights import file_cfg, import_timm, input_cfg, load_weights, read_weight
 from .models import check_own, get_model, param_groups, read_args, run_model, xresnet_split
 from .losses import BagLoss, check_eps
 from .optimizer import nag, scale_lr
-from .guards import DivergenceGuard, TargetCheck
+from .guards import DivergenceGuard, has_part, TargetCheck
 from .mixup import BagMixup
 from .distill import first_inputs, Teacher
 from .watch import LossPlot, Throughput
@@ -232,6 +233,11 @@ class BagLearner(Learner):
     def recipe(self): return as_dls(self._base, dls_settings(self.dls)) if len(self.dls.train) else self._base
     @recipe.setter
     def recipe(self, r): self._base = r
+
+    def _call_one(self, event_name):
+        getattr(event, event_name)   # there is one of this name
+        for cb in self.cbs.sorted('order'):
+            if has_part(cb, event_name): cb(event_name)
 
 @delegates(settings)
 def bag_learner(
