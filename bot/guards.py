@@ -65,6 +65,17 @@ class DivergenceGuard(Callback):
         if names<=finite: self.good,self.good_epoch = w,self.epoch
 
     def after_backward(self):   # a GPU that is asked before has nothing to do until it has answered
+        if not self.is_scaled(): self.look()
+
+    def after_batch(self):   # a scaler has asked already, and has left the step out
+        if self.is_scaled(): self.look()
+
+    def is_scaled(self):
+        "Does a `GradScaler` leave out steps whose gradients are not all numbers?"
+        return hasattr(self.learn, 'half_precision') and self.learn.half_precision.scaler.is_enabled()
+
+    def look(self):
+        "Stop if the loss is no number"
         if not torch.isfinite(self.loss).all(): self.stop(f'The loss is {self.loss.mean().item()}')
 
     def after_train(self):

@@ -255,6 +255,7 @@ def bag_learner(
     model = get_model(r['arch'], len(dls.vocab), channels_of(dls), r['widen'], r['pretrained'])
     if getattr(dls, 'n_inp', 1)==1: check_size(model, r['size'])
     r,given = init_model(model, r),r
+    model.to(dls.device or default_device())   # fastai does that in a fit, so that what is asked before would be computed elsewhere
     if r['fp16'] and precision.fast_channels_last(device_of(dls)): r = r.note('images lie channels last: half precision is fastest so on this device')
     learn = BagLearner(dls_for(dls, model, r.reading), model, BagLoss(r['eps'], r.reading), partial(nag, mom=r['mom'], wd=r['wd'], decay_bias=r['decay_bias']),
         lr=r.get('lr'), splitter=param_groups, metrics=accuracy, cbs=cbs)
