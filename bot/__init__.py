@@ -10,6 +10,7 @@ Modules:
 - `bot.args`: Settings, data and versions of a run in one text file, from which it can be made again
 - `bot.augment`: The paper's input pipeline (§2.1), in its words and in its authors' code
 - `bot.block`: The paper's pipeline as fastai's blocks, and loaders in one call
+- `bot.call`: A function as a command: options from its signature, exit codes from its errors
 - `bot.cases`: The kinds of things that the doctor finds, each described once, and the rules that find them
 - `bot.check`: Looks at every image once before a training, and writes down what would spoil it
 - `bot.cli`: `bot-train`: from a folder of images to a trained classifier
