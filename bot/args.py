@@ -134,8 +134,8 @@ def save_args(
     r,dls = learn.recipe,learn.dls
     by = best_by(columns_of(learn)) if len(dls.valid_ds) else None
     norm = dict(zip(('mean', 'std'), (o.tolist() for o in norm_stats(dls))))
-    args = dict(rung=r.rung, but=r.but, reading=r.reading, settings=dict(r), given=r.given, changed=r.notes, data=made_with(dls), normalized=norm, data_cfg=seen_cfg(learn),
-        best=dict(by=by, better=by and ('lower' if lower_is_better(by) else 'higher')),
+    args = dict(rung=r.rung, but=r.but, reading=r.reading, settings=dict(r), given=r.given, changed=r.notes, data=made_with(dls), normalized=norm,
+        data_cfg=seen_cfg(learn), best=dict(by=by, better=by and ('lower' if lower_is_better(by) else 'higher')),
         resolved=dict(lr=learn.lr, warmup=warmup_epochs(r, r['epochs']), drops=drop_epochs(r, r['epochs']), device=str(dls.device)),
         classes=list(dls.vocab), n_train=len(dls.train_ds), n_valid=len(dls.valid_ds), fingerprint=fingerprint(dls), path=data_path(dls),
         versions=versions(), python=python_of(learn))

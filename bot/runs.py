@@ -40,7 +40,7 @@ from .ladder import recipe, Recipe
 from .block import bag_dls, BagCrop, BagImageBlock, set_norm
 from .models import read_args, read_run
 from .learner import bag_learner, data_settings, pick_device
-from .args import check_fingerprint, fingerprint, seen_cfg
+from .args import check_fingerprint, fingerprint
 
 # %% ../nbs/21_runs.ipynb #41ebec81
 def weights_bytes(
