@@ -23,6 +23,7 @@ Modules:
 - `bot.guards`: The order in which hooks act in a step, and two hooks that stop a run before it is wasted
 - `bot.images`: An image that is not decoded yet: decoded as far as a crop needs, the right way up
 - `bot.init`: How the weights of a network start: Xavier, MSRA and Kaiming, and residual blocks that start by passing on their input
+- `bot.judge`: How good a model is, by what it said of each image: accuracy, F1, calibration, each with the interval that the number of images allows
 - `bot.keys`: A random number for every name
 - `bot.ladder`: Every trick of the paper as one row of a table, and the run that a row stands for
 - `bot.learner`: One call puts a rung of the ladder onto fastai's `Learner`

@@ -11,7 +11,7 @@ Docs: https://OWNER.github.io/bot/learner.html.md"""
 # %% auto #0
 __all__ = ['data_names', 'pick_device', 'check_recipe', 'native_size', 'fit_recipe', 'data_settings', 'dls_settings',
            'channels_of', 'dls_recipe', 'has_weights', 'init_model', 'dls_for', 'teacher_of', 'device_of', 'add_tricks',
-           'as_dls', 'BagLearner', 'bag_learner', 'rung_words', 'schedule_words', 'run_card', 'wilson']
+           'as_dls', 'BagLearner', 'bag_learner', 'rung_words', 'schedule_words', 'run_card']
 
 # %% ../nbs/20_learner.ipynb #33352dbb
 from functools import partial
@@ -20,7 +20,6 @@ import torch
 from fastai.vision.core import imagenet_stats
 from fastai.vision.learner import model_meta
 from . import models, precision
-from scipy.stats import binomtest
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastai.data.core import DataLoaders
@@ -297,13 +296,3 @@ def fit_rung(self:Learner,
     if self.opt is None: self.create_opt()
     self.opt.set_hypers(mom=r['mom'], wd=r['wd'])   # an earlier fit may have left others
     self.fit_warmup(n, lr, r['sched'], warmup_epochs(r, n), drop_epochs(r, n), reading=r.reading, cbs=cbs, **kwargs)
-
-# %% ../nbs/20_learner.ipynb #fd711f36
-def wilson(
-    k:int, # Right answers
-    n:int, # Images
-    level:float=.95 # Confidence
-)->tuple: # Lower and upper bound, as shares
-    "Wilson's confidence interval of `k` of `n`"
-    ci = binomtest(int(k), int(n)).proportion_ci(level, 'wilson')
-    return float(ci.low),float(ci.high)
