@@ -36,6 +36,7 @@ Modules:
 - `bot.optimizer`: Nesterov momentum as torch computes it under fastai's schedules, weight decay for weights only, and the learning rate for a batch size
 - `bot.page`: The frame of an HTML page in one file: style, escaping, sortable tables, thumbnails under a budget, figures
 - `bot.precision`: Hooks that compute in 16 bits, and lay out images channels last
+- `bot.predict`: A trained model asked about images: files, folders or a list, in, a table out, without fastai
 - `bot.resnet`: Four variants of ResNet at seven depths, all made by one class, and what they cost
 - `bot.resume`: The same command, or the same cell, goes on where a run stopped, and ends with the same bits
 - `bot.runs`: What a run was asked for and what it reached, in a folder that is read without running anybody's code
