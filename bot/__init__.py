@@ -27,7 +27,7 @@ Modules:
 - `bot.keys`: A random number for every name
 - `bot.ladder`: Every trick of the paper as one row of a table, and the run that a row stands for
 - `bot.learner`: One call puts a rung of the ladder onto fastai's `Learner`
-- `bot.links`: What a list of images says twice, or in two ways
+- `bot.links`: What a list of images says twice, or in two ways, and whether it is the list that it was
 - `bot.loader`: Items in an order that a seed decides
 - `bot.look`: What can be known of an image file without its label: whether it decodes, its size and format, and three numbers to find it again by
 - `bot.losses`: Label smoothing, cross entropy of soft targets and the distillation loss: pure functions, and one loss class that fastai takes as its own
@@ -37,6 +37,7 @@ Modules:
 - `bot.page`: The frame of an HTML page in one file: style, escaping, sortable tables, thumbnails under a budget, figures
 - `bot.precision`: Hooks that compute in 16 bits, and lay out images channels last
 - `bot.predict`: A trained model asked about images: files, folders or a list, in, a table out, without fastai
+- `bot.predictions`: The likeliest classes of each image and the loss, as the rows of `predictions.csv`
 - `bot.resnet`: Four variants of ResNet at seven depths, all made by one class, and what they cost
 - `bot.resume`: The same command, or the same cell, goes on where a run stopped, and ends with the same bits
 - `bot.runs`: What a run was asked for and what it reached, in a folder that is read without running anybody's code

@@ -20,7 +20,7 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from .core import write_atomic
 from .ladder import drop_epochs, options, warmup_epochs
-from .sources import check_same_images, items_hash
+from .links import check_same_images, items_hash
 from .augment import reading_cfg
 from .block import bag_of, BagCrop, norm_stats
 
