@@ -16,6 +16,7 @@ Modules:
 - `bot.core`: What every other module uses: errors with their exit codes, files that are whole or not there, tables for people
 - `bot.datasets`: Data sets that a name is enough for: digits, which come along, and those of fastai
 - `bot.distill`: A hook that adds a trained teacher's answers to the loss
+- `bot.evaluate`: How good a run is on labelled images: its own, or others, with intervals and with what spoils the number
 - `bot.exclude`: A list of files that a training leaves out, as the doctor writes it
 - `bot.files`: A folder whose files are of one moment, and that one process writes at a time
 - `bot.folders`: Folders of images: what is in them, which folders are classes, and which part validates
