@@ -17,6 +17,7 @@ Modules:
 - `bot.core`: What every other module uses: errors with their exit codes, files that are whole or not there, tables for people
 - `bot.datasets`: Data sets that a name is enough for: digits, which come along, and those of fastai
 - `bot.distill`: A hook that adds a trained teacher's answers to the loss
+- `bot.evaluate`: How good a run is on labelled images: its own, or others, with intervals and with what spoils the number
 - `bot.exclude`: A list of files that a training leaves out, as the doctor writes it
 - `bot.files`: A folder whose files are of one moment, and that one process writes at a time
 - `bot.folders`: Folders of images: what is in them, which folders are classes, and which part validates
@@ -24,10 +25,11 @@ Modules:
 - `bot.guards`: The order in which hooks act in a step, and two hooks that stop a run before it is wasted
 - `bot.images`: An image that is not decoded yet: decoded as far as a crop needs, the right way up
 - `bot.init`: How the weights of a network start: Xavier, MSRA and Kaiming, and residual blocks that start by passing on their input
+- `bot.judge`: How good a model is, by what it said of each image: accuracy, F1, calibration, each with the interval that the number of images allows
 - `bot.keys`: A random number for every name
 - `bot.ladder`: Every trick of the paper as one row of a table, and the run that a row stands for
 - `bot.learner`: One call puts a rung of the ladder onto fastai's `Learner`
-- `bot.links`: What a list of images says twice, or in two ways
+- `bot.links`: What a list of images says twice, or in two ways, and whether it is the list that it was
 - `bot.loader`: Items in an order that a seed decides
 - `bot.look`: What can be known of an image file without its label: whether it decodes, its size and format, and three numbers to find it again by
 - `bot.losses`: Label smoothing, cross entropy of soft targets and the distillation loss: pure functions, and one loss class that fastai takes as its own
@@ -36,6 +38,8 @@ Modules:
 - `bot.optimizer`: Nesterov momentum as torch computes it under fastai's schedules, weight decay for weights only, and the learning rate for a batch size
 - `bot.page`: The frame of an HTML page in one file: style, escaping, sortable tables, thumbnails under a budget, figures
 - `bot.precision`: Hooks that compute in 16 bits, and lay out images channels last
+- `bot.predict`: A trained model asked about images: files, folders or a list, in, a table out, without fastai
+- `bot.predictions`: The likeliest classes of each image and the loss, as the rows of `predictions.csv`
 - `bot.resnet`: Four variants of ResNet at seven depths, all made by one class, and what they cost
 - `bot.resume`: The same command, or the same cell, goes on where a run stopped, and ends with the same bits
 - `bot.runs`: What a run was asked for and what it reached, in a folder that is read without running anybody's code

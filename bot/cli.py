@@ -34,7 +34,7 @@ def result(
 )->str: # A few lines
     "What a run reached, and the Python that uses it"
     from bot.runs import dropped
-    from bot.learner import wilson
+    from bot.judge import wilson
     gone,lost,accs = len(dropped(learn.dls.train)),len(dropped(learn.dls.valid)),[o['accuracy'] for o in learn.run_folder.rows]
     n = len(learn.dls.valid_ds)-lost
     k,best = round(accs[-1]*n),max(range(len(accs)), key=accs.__getitem__)

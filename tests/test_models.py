@@ -271,7 +271,8 @@ def test_our_files_say_it_all(tmp_path, capsys):
     from bot.block import bag_dls
     from bot.block import norm_stats
     from bot.weights import input_cfg
-    from bot.runs import save_weights, seen_cfg
+    from bot.args import seen_cfg
+    from bot.runs import save_weights
     from bot.learner import bag_learner
     dls,path = bag_dls('digits', bs=16, num_workers=0, device='cpu'),tmp_path/'w.safetensors'
     m = quarter('xresnet26a')
