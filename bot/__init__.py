@@ -34,6 +34,7 @@ Modules:
 - `bot.mixup`: A hook that trains on blends of two images and of their labels
 - `bot.models`: Our models, timm's, and any other, by one function
 - `bot.optimizer`: Nesterov momentum as torch computes it under fastai's schedules, weight decay for weights only, and the learning rate for a batch size
+- `bot.outcome`: What a run left in its folder, read without any code of training, and its curves
 - `bot.page`: The frame of an HTML page in one file: style, escaping, sortable tables, thumbnails under a budget, figures
 - `bot.precision`: Hooks that compute in 16 bits, and lay out images channels last
 - `bot.resnet`: Four variants of ResNet at seven depths, all made by one class, and what they cost
