@@ -22,7 +22,7 @@ from .models import read_args
 from .page import svg_figure
 from .judge import accuracy_words, judge, Predictions, read_predictions
 
-# %% ../nbs/27_outcome.ipynb #a2946299
+# %% ../nbs/27_outcome.ipynb #f8a343f4
 @dataclass
 class Outcome:
     "What a run left behind"
@@ -40,6 +40,8 @@ class Outcome:
     def best(self): return best_row(self.rows, **(self.args.get('best') or {}))
     @property
     def metrics(self): return [k for k in self.rows[0] if k not in ('epoch','train_loss','valid_loss','lr','img_per_s','time')]
+    @property
+    def speed(self): return float(np.median([r['img_per_s'] for r in self.rows if r.get('img_per_s', 0)>0] or [math.nan]))
     @property
     def headline(self):
         if self.judged: return accuracy_words(self.judged['right'], self.judged['images'])
