@@ -39,6 +39,7 @@ Modules:
 - `bot.paired`: Several runs in one table, what differs between them, and how much better one is on the same images
 - `bot.precision`: Hooks that compute in 16 bits, and lay out images channels last
 - `bot.report`: The page of a run: how good it is and how sure that is, what it mistakes for what, with the pictures, and how it came about
+- `bot.reported`: Every run that is kept in a folder leaves its report there, and a learner shows it
 - `bot.resnet`: Four variants of ResNet at seven depths, all made by one class, and what they cost
 - `bot.resume`: The same command, or the same cell, goes on where a run stopped, and ends with the same bits
 - `bot.runs`: What a run was asked for and what it reached, in a folder that is read without running anybody's code

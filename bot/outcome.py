@@ -9,12 +9,13 @@ Docs: https://OWNER.github.io/bot/outcome.html.md"""
 # %% auto #0
 __all__ = ['Outcome', 'best_row', 'read_outcome', 'epoch_rows', 'step_curves', 'thinned', 'plot', 'curves']
 
-# %% ../nbs/27_outcome.ipynb #e5d0c698
+# %% ../nbs/27_outcome.ipynb #846a7a15
 import csv, json, math, os
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from safetensors import safe_open, SafetensorError
 from .core import DataError, shown
 from .files import read_status, run_file
@@ -84,18 +85,23 @@ def _number(v):
     try: return float(v)
     except (TypeError,ValueError): return math.nan
 
-# %% ../nbs/27_outcome.ipynb #a172aa09
+# %% ../nbs/27_outcome.ipynb #ccff5b76
 def step_curves(
     path # Run folder
 )->dict: # 'x' in epochs, 'lr' and 'loss', one a batch; empty where they are not known
     "Learning rate and training loss of each batch"
     try:
         with safe_open(run_file(path, 'state'), 'np') as f:
-            keys,said = {k.partition('.')[2]:k for k in f.keys()},dict(json.loads(f.metadata()['bot'])['dict'])
-            lr,loss = (f.get_tensor(keys[f'recorder.{k}']) for k in ('lrs.floats','losses'))
+            said = dict(json.loads(f.metadata()['bot'])['dict'])
+            lr,loss = (_array(dict(said['recorder']['dict'])[k], f) for k in ('lrs','losses'))
         if said['fit'] or not said['epoch'] or len(lr)!=len(loss): return {}   # of several fits it has the last alone
         return dict(x=np.arange(1, len(lr)+1)*said['epoch']/(len(lr)-said['iter']), lr=lr, loss=loss)
     except (DataError,SafetensorError,LookupError,ValueError,TypeError,OSError): return {}
+
+def _array(o, f):
+    "A list of numbers, however the state has packed it"
+    (kind,v), = o.items()
+    return f.get_tensor(v) if kind=='tensor' else _array(v, f) if kind=='floats' else np.array(v, float)
 
 def thinned(
     x, y, # Points of a curve
@@ -105,18 +111,18 @@ def thinned(
     i = np.unique(np.linspace(0, len(x)-1, min(n, len(x))).round().astype(int))
     return np.asarray(x, float)[i],np.asarray(y, float)[i]
 
-# %% ../nbs/27_outcome.ipynb #b95eef8f
+# %% ../nbs/27_outcome.ipynb #ea178205
 def plot(
     lines:list, # Triples of name, x and y; four, where a line has keywords of matplotlib's `plot`
     ylabel:str, # What y is
-    caption:str='', # Below it
-    xlabel:str='epoch' # What x is
+    caption:str='' # Below it
 ): # A figure of the page
     "Lines over epochs"
     fig = Figure(figsize=(4.4,2.6), layout='constrained')
-    ax = fig.add_subplot(xlabel=xlabel, ylabel=ylabel)
+    ax = fig.add_subplot(xlabel='epoch', ylabel=ylabel)
     for name,x,y,*kw in lines: ax.plot(*thinned(x, y), **(dict(lw=1.2) | (kw[0] if kw else {})), label=shown(name).replace('$', r'\$'))
     if len(lines)>1: ax.legend(frameon=False, fontsize=8)
+    ax.xaxis.set_major_locator(MaxNLocator('auto', integer=True))
     ax.spines[['top','right']].set_visible(False)
     return svg_figure(fig, caption)
 

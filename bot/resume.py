@@ -83,6 +83,8 @@ class RunFolder(Callback):
             except Exception as e:   # PyTorch reports a worker's death wherever it likes, once
                 if last: print(f'How the run ended could not be noted: {e}', file=sys.stderr)
 
+    def finished(self): "Called when the run came to its end; the page on reports writes one here"
+
 # %% ../nbs/22_resume.ipynb #9df2b269
 @patch
 def save(self:RunFolder,
@@ -115,7 +117,7 @@ def moment(self:RunFolder, rows, ended):
     "What goes into the file of the state"
     (epoch,batch,i),t = (self.epoch+1,0,0) if ended else self.at,self.throughput
     train = time.perf_counter()-t.t if self.training else t.n/max(t.img_per_s, 1e-9)
-    spent = None if ended else dict(time=time.time()-getattr(self.recorder, 'start_epoch', 0), train=train, n=t.n)
+    spent = None if ended else dict(time=time.time()-getattr(self.recorder, 'start_epoch', 0), train=train, n=t.n, wait=t.wait)
     gens = {} if ended else dict(generators=self.generators)   # as they were before the step at hand seeded them
     place = dict(format=1, fit=self.fits, n_epoch=self.n_epoch, epoch=epoch, batch=batch, iter=i, rows=rows, spent=spent)
     return training_state(self.learn) | gens | place
@@ -142,7 +144,8 @@ def before_epoch(self:RunFolder):
 def before_train(self:RunFolder):
     if not self.on: return
     if self.spent:
-        self.throughput.n,self.throughput.t = self.spent['n'],self.throughput.t-self.spent['train']
+        t,s = self.throughput,self.spent
+        t.n,t.t,t.wait = s['n'],t.t-s['train'],s.get('wait', 0.)
         self.learn.pct_train = self.state['pct_train']
         load_generators(self.state['generators'])
         self.spent = self.state = None
@@ -224,7 +227,8 @@ def _do_fit(self:BagLearner):
 @patch
 def all_batches(self:BagLearner):
     self.n_iter = len(self.dl)
-    for o in enumerate(self.dl, vars(self).pop('first_iter', 0)): self.one_batch(*o)
+    batches = self.throughput.timed(self.dl) if hasattr(self, 'throughput') else self.dl
+    for o in enumerate(batches, vars(self).pop('first_iter', 0)): self.one_batch(*o)
 
 # %% ../nbs/22_resume.ipynb #a22b4b77
 def differences(
@@ -259,9 +263,10 @@ def check_same_run(
 
 # %% ../nbs/22_resume.ipynb #44fdaa16
 def _finish(keep, learn):
-    "Note that a run came to its end, and how good it is"
-    by = best_by(keep.rows[-1] if keep.rows else columns_of(learn))
-    keep.end('finished', **({by: keep.rows[-1].get(by) if keep.rows else None} if by else {}))
+    "Note that a run came to its end, how good it is, and how long it waited for images"
+    by,waited = best_by(keep.rows[-1] if keep.rows else columns_of(learn)),getattr(getattr(learn, 'throughput', None), 'waited', None)
+    keep.end('finished', **({by: keep.rows[-1].get(by) if keep.rows else None} if by else {}), **({} if waited is None else dict(waited=round(waited, 4))))
+    keep.finished()
 
 @contextmanager
 def recorded(

@@ -85,11 +85,23 @@ class LossPlot(Callback):
 
 # %% ../nbs/19_watch.ipynb #2b62b314
 class Throughput(Callback):
-    "Images a second of the last epoch's training, as `learn.throughput.img_per_s`"
-    order,n,img_per_s = hook_order['Throughput'],0,0.
-    def before_train(self): self.n,self.t = 0,time.perf_counter()
+    "Images a second of the last epoch's training, as `learn.throughput.img_per_s`, and the share of its time that went by waiting for batches, as `waited`"
+    order,n,img_per_s,wait,waited = hook_order['Throughput'],0,0.,0.,None
+    def before_train(self): self.n,self.wait,self.t = 0,0.,time.perf_counter()
     def after_batch(self): self.n += find_bs(self.xb) if self.training else 0
-    def after_train(self): self.img_per_s = self.n/(time.perf_counter()-self.t)
+    def after_train(self):
+        spent = time.perf_counter()-self.t
+        self.img_per_s,self.waited = self.n/spent,self.wait/spent
+
+    def timed(self, dl):
+        "The batches of `dl`; how long each is waited for is added to `wait`"
+        batches = iter(dl)
+        while True:
+            t = time.perf_counter()
+            try: b = next(batches)
+            except StopIteration: return
+            finally: self.wait += time.perf_counter()-t
+            yield b
 
 # %% ../nbs/19_watch.ipynb #7981080e
 class StandIn(nn.Module):
