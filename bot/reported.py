@@ -17,7 +17,7 @@ from .core import shown, UsageError
 from .learner import BagLearner
 from .resume import RunFolder
 
-# %% ../nbs/27_reported.ipynb #81004a05
+# %% ../nbs/27_reported.ipynb #2474cb6e
 def leave_report(
     path # Run folder
 ):
@@ -26,7 +26,10 @@ def leave_report(
     except Exception as e: print(f"The report of '{shown(path)}' could not be written ({shown(e)[:200]}); the run is whole, bot-report {shown(path)} tries again", file=sys.stderr)
 
 @patch
-def finished(self:RunFolder): leave_report(self.path)
+def end(self:RunFolder, state, **more):
+    "Note how the run ended, and leave the report of one that came to its end"
+    self._orig_end(state, **more)
+    if state=='finished' and self.rows: leave_report(self.path)
 
 # %% ../nbs/27_reported.ipynb #9e8dcf65
 @patch

@@ -27,6 +27,7 @@ from .loader import KeyedDL
 from .block import bag_of
 from .models import read_args
 from .guards import Diverged
+from .watch import timed, waited
 from .learner import BagLearner
 from .args import best_by, check_fingerprint, columns_of, is_best, plain, save_args, versions
 from .runs import epoch_row, is_finished, save_dropped, seen_cfg, weights_bytes
@@ -82,8 +83,6 @@ class RunFolder(Callback):
             try: return self.write(state, **more)
             except Exception as e:   # PyTorch reports a worker's death wherever it likes, once
                 if last: print(f'How the run ended could not be noted: {e}', file=sys.stderr)
-
-    def finished(self): "Called when the run came to its end; the page on reports writes one here"
 
 # %% ../nbs/22_resume.ipynb #9df2b269
 @patch
@@ -144,8 +143,7 @@ def before_epoch(self:RunFolder):
 def before_train(self:RunFolder):
     if not self.on: return
     if self.spent:
-        t,s = self.throughput,self.spent
-        t.n,t.t,t.wait = s['n'],t.t-s['train'],s.get('wait', 0.)
+        self.throughput.go_on(self.spent)
         self.learn.pct_train = self.state['pct_train']
         load_generators(self.state['generators'])
         self.spent = self.state = None
@@ -227,8 +225,7 @@ def _do_fit(self:BagLearner):
 @patch
 def all_batches(self:BagLearner):
     self.n_iter = len(self.dl)
-    batches = self.throughput.timed(self.dl) if hasattr(self, 'throughput') else self.dl
-    for o in enumerate(batches, vars(self).pop('first_iter', 0)): self.one_batch(*o)
+    for o in enumerate(timed(self), vars(self).pop('first_iter', 0)): self.one_batch(*o)
 
 # %% ../nbs/22_resume.ipynb #a22b4b77
 def differences(
@@ -264,9 +261,8 @@ def check_same_run(
 # %% ../nbs/22_resume.ipynb #44fdaa16
 def _finish(keep, learn):
     "Note that a run came to its end, how good it is, and how long it waited for images"
-    by,waited = best_by(keep.rows[-1] if keep.rows else columns_of(learn)),getattr(getattr(learn, 'throughput', None), 'waited', None)
-    keep.end('finished', **({by: keep.rows[-1].get(by) if keep.rows else None} if by else {}), **({} if waited is None else dict(waited=round(waited, 4))))
-    keep.finished()
+    by = best_by(keep.rows[-1] if keep.rows else columns_of(learn))
+    keep.end('finished', **({by: keep.rows[-1].get(by) if keep.rows else None} if by else {}), **waited(learn))
 
 @contextmanager
 def recorded(
