@@ -17,6 +17,7 @@ Modules:
 - `bot.datasets`: Data sets that a name is enough for: digits, which come along, and those of fastai
 - `bot.distill`: A hook that adds a trained teacher's answers to the loss
 - `bot.exclude`: A list of files that a training leaves out, as the doctor writes it
+- `bot.exported`: A trained model as two files, read without fastai and without pickle
 - `bot.files`: A folder whose files are of one moment, and that one process writes at a time
 - `bot.folders`: Folders of images: what is in them, which folders are classes, and which part validates
 - `bot.formats`: What the bytes of an image file say, and the pixels that they stand for
