@@ -10,8 +10,8 @@ Docs: https://OWNER.github.io/bot/learner.html.md"""
 
 # %% auto #0
 __all__ = ['data_names', 'pick_device', 'check_recipe', 'native_size', 'fit_recipe', 'data_settings', 'dls_settings',
-           'channels_of', 'dls_recipe', 'has_weights', 'init_model', 'dls_for', 'read_run', 'teacher_of', 'device_of',
-           'add_tricks', 'as_dls', 'BagLearner', 'bag_learner', 'rung_words', 'schedule_words', 'run_card', 'wilson']
+           'channels_of', 'dls_recipe', 'has_weights', 'init_model', 'dls_for', 'teacher_of', 'device_of', 'add_tricks',
+           'as_dls', 'BagLearner', 'bag_learner', 'rung_words', 'schedule_words', 'run_card', 'wilson']
 
 # %% ../nbs/20_learner.ipynb #33352dbb
 from functools import partial
@@ -27,15 +27,14 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.metrics import accuracy
 from fastai.torch_core import default_device
-from .core import DataError, html_table, in_words, nearest, shown, UsageError
-from .files import run_file
+from .core import html_table, in_words, UsageError
 from .ladder import check_settings, default_rung, drop_epochs, fit_size, fit_to, ladder, Recipe, recipe, setting, settings, tricks_of, unused
 from .ladder import warmup_epochs
 from .block import bag_of, BagCrop, BagNormalize, norm_stats, set_norm
 from .init import inits, zero_gamma
 from .resnet import check_size, macs, n_params, our_names
-from .weights import file_cfg, import_timm, input_cfg, load_weights, read_weights
-from .models import check_own, get_model, param_groups, read_args, run_model, xresnet_split
+from .weights import import_timm, input_cfg
+from .models import get_model, param_groups, read_run, xresnet_split
 from .losses import BagLoss, check_eps
 from .optimizer import nag, scale_lr
 from .guards import DivergenceGuard, TargetCheck
@@ -163,21 +162,6 @@ def dls_for(
     return res
 
 # %% ../nbs/20_learner.ipynb #95fd5f0e
-def read_run(
-    path:str|Path, # Run folder
-    which:str='best', # 'best' or 'last' weights
-    model:torch.nn.Module=None # The model, where the run was given one rather than a name
-)->tuple: # What `args.yaml` holds, and the model with its weights
-    "The settings and the model of a run"
-    f = Path(path)/'args.yaml'
-    if not f.is_file(): raise DataError(f"'{shown(path)}' is no run folder: it has no {f.name}")
-    weights = run_file(path, nearest(which, ('best', 'last'), 'weights'))
-    args,(tensors,meta) = read_args(f),read_weights(weights)
-    model = model or run_model(args, tensors, weights)
-    check_own(tensors, model, weights)
-    load_weights(model, tensors, str(weights)).data_cfg = file_cfg(weights, tensors, meta)
-    return args,model
-
 def teacher_of(
     teacher, # Learner, module, name of a model with published weights, or run folder
     dls:DataLoaders # The student's
@@ -185,8 +169,8 @@ def teacher_of(
     "`teacher`, read if it is a run folder"
     if not isinstance(teacher, (str,Path)) or not Path(teacher).is_dir(): return teacher
     args,model = read_run(teacher)
-    own = tuple(torch.tensor(args['normalized'][k]) for k in ('mean', 'std'))
-    return Teacher(model, norm_stats(dls), own, args['settings']['size'], args['classes'])
+    cfg = input_cfg(model)
+    return Teacher(model, norm_stats(dls), (torch.tensor(cfg['mean']),torch.tensor(cfg['std'])), cfg['size'], args['classes'])
 
 # %% ../nbs/20_learner.ipynb #8cc451a0
 def device_of(

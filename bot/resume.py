@@ -28,8 +28,8 @@ from .block import bag_of
 from .models import read_args
 from .guards import Diverged
 from .learner import BagLearner
-from .args import best_by, check_fingerprint, columns_of, is_best, plain, save_args, versions
-from .runs import epoch_row, is_finished, save_dropped, seen_cfg, weights_bytes
+from .args import best_by, check_fingerprint, columns_of, is_best, plain, save_args, seen_cfg, versions
+from .runs import epoch_row, is_finished, save_dropped, weights_bytes
 from .state import generator_state, hooks_by_name, image_paths, is_known, judged, load_generators, load_model, load_training, prediction_rows
 from .state import read_state, state_bytes, training_state
 

@@ -10,10 +10,10 @@ Docs: https://OWNER.github.io/bot/sources.html.md"""
 # %% auto #0
 __all__ = ['split_words', 'flag_columns', 'word_columns', 'Source', 'first_fault', 'folder_source', 'random_words',
            'table_source', 'find_columns', 'filled', 'split_column', 'told_split', 'separator', 'read_table',
-           'odd_rows', 'find_source', 'digits_source']
+           'odd_rows', 'find_source', 'digits_source', 'items_hash', 'check_same_images']
 
 # %% ../nbs/03_sources.ipynb #9b8726c9
-import csv, os, re
+import csv, hashlib, os, re
 from difflib import get_close_matches
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -288,3 +288,32 @@ def digits_source(
     res = folder_source(digits(), name='digits', exclude=exclude)
     res.settings = digits_settings
     return res
+
+# %% ../nbs/03_sources.ipynb #b4b6a49f
+def items_hash(
+    classes, # Names, in order
+    parts:dict, # 'train', 'valid' -> pairs of path and class; or anything
+    root=None # Folder that the paths begin in; unset, items are told by what they are
+)->str: # 32 hexadecimal digits
+    "What tells one list of images from another"
+    top = os.path.join(str(root), '')
+    def line(part, o):
+        if root is None: return f'{part} {o!r}'
+        path,label = o if isinstance(o, (tuple,list)) else (o,'')
+        return f'{part} {str(path).removeprefix(top)!r} {_bytes(path)} {label!r}'
+    lines = [line(k, o) for k,items in parts.items() for o in items]
+    return hashlib.blake2b('\n'.join([*map(repr, classes), *lines]).encode(errors='backslashreplace'), digest_size=16).hexdigest()
+
+def _bytes(path):
+    try: return os.stat(path).st_size
+    except (OSError,TypeError,ValueError): return -1
+
+def check_same_images(
+    was:dict, # `n_train`, `n_valid` and `hash`, as a run wrote them down
+    now:dict # Of today
+):
+    "Refuse images that are not those of the run"
+    if was==now: return
+    if not was: raise UsageError('This run was written before data were known by a fingerprint: give its images to a new run')
+    words = [f'{k} {was.get(n)} -> {now[n]}' for k,n in (('training images', 'n_train'), ('validation images', 'n_valid')) if was.get(n)!=now[n]]
+    raise DataError(f"The images are not those that the run began with: {', '.join(words) or 'as many, but other files, sizes, classes or order'}\nRestore them, or begin a new run (--fresh)")
