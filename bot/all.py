@@ -31,6 +31,7 @@ from .runs import load_run, save_weights
 from .resume import recorded, RunFolder
 from .check import check
 from .exported import load_exported
+from .export import export
 from .core import add_help as _add_help
 
 __all__ = ['BotError', 'DataError', 'UsageError', 'default_rung', 'fit_to', 'ladder', 'Ladder', 'readings', 'recipe', 'Recipe', 'settings', 'Trick', 'Encoded',
@@ -43,5 +44,5 @@ __all__ = ['BotError', 'DataError', 'UsageError', 'default_rung', 'fit_to', 'lad
     'smooth_labels', 'soft_cross_entropy', 'teacher_loss', 'decayed', 'nag', 'Nesterov', 'scale_lr', 'cosine_factor', 'lr_schedule', 'plot_sched',
     'step_factor', 'warmup_factor', 'Diverged', 'DivergenceGuard', 'hook_order', 'TargetCheck', 'BagMixup', 'draw_pairs', 'mix', 'as_teacher',
     'CachedTeacher', 'Distillation', 'Teacher', 'ChannelsLastBatch', 'HalfPrecision', 'draw_curves', 'loss_curves', 'LossPlot', 'bag_learner', 'wilson',
-    'save_args', 'load_run', 'save_weights', 'recorded', 'RunFolder', 'check', 'load_exported']
+    'save_args', 'load_run', 'save_weights', 'recorded', 'RunFolder', 'check', 'load_exported', 'export']
 _add_help([*globals().values(), *vars(_fastai.Learner).values()], __package__)   # `?` shows what each parameter is
