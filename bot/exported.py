@@ -14,7 +14,7 @@ __all__ = ['file_sum', 'takes', 'write_exported', 'card_args', 'read_card', 'rea
 import json, zlib
 from pathlib import Path
 from torch import nn
-from .core import DataError, shown, write_atomic
+from .core import DataError, shown, UsageError, write_atomic
 from .files import is_whole, write_sum
 from .weights import check_cfg, first_line, json_object, load_weights, read_weights
 from .models import check_own, check_run, run_model
