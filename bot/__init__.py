@@ -19,9 +19,12 @@ Modules:
 - `bot.distill`: A hook that adds a trained teacher's answers to the loss
 - `bot.evaluate`: How good a run is on labelled images: its own, or others, with intervals and with what spoils the number
 - `bot.exclude`: A list of files that a training leaves out, as the doctor writes it
+- `bot.export`: A trained model for other programs: plain PyTorch, ONNX, `torch.export` and timm, each form checked on real images
+- `bot.exported`: A trained model as two files, read without fastai and without pickle
 - `bot.files`: A folder whose files are of one moment, and that one process writes at a time
 - `bot.folders`: Folders of images: what is in them, which folders are classes, and which part validates
 - `bot.formats`: What the bytes of an image file say, and the pixels that they stand for
+- `bot.forms`: A network as ONNX, as `torch.export` has it, and as a folder for timm
 - `bot.guards`: The order in which hooks act in a step, and two hooks that stop a run before it is wasted
 - `bot.images`: An image that is not decoded yet: decoded as far as a crop needs, the right way up
 - `bot.init`: How the weights of a network start: Xavier, MSRA and Kaiming, and residual blocks that start by passing on their input
