@@ -9,12 +9,11 @@ Docs: https://OWNER.github.io/bot/core.html.md"""
 
 # %% auto #0
 __all__ = ['stop_signals', 'BotError', 'UsageError', 'DataError', 'WriteError', 'Terminated', 'HungUp', 'SavedOnRequest',
-           'end_state', 'exit_code', 'died', 'nearest', 'shown', 'Num', 'Nums', 'One', 'Switch', 'write_atomic',
-           'write_once', 'within', 'check_member', 'state_sign', 'html_table', 'in_words', 'csv_text', 'help_text',
-           'add_help']
+           'end_state', 'exit_code', 'nearest', 'shown', 'Num', 'Nums', 'One', 'Switch', 'write_atomic', 'write_once',
+           'within', 'check_member', 'state_sign', 'html_table', 'in_words', 'csv_text', 'help_text', 'add_help']
 
 # %% ../nbs/00_core.ipynb #928f9c56
-import csv, io, os, re, shutil, tempfile, zlib
+import csv, io, os, shutil, tempfile, zlib
 from contextlib import suppress
 from difflib import get_close_matches
 from functools import partial
@@ -54,11 +53,11 @@ class HungUp(Terminated):
     "The terminal, or whoever read the output, as `head` does, has gone"
     code,state = 129,'interrupted'
 
-# %% ../nbs/00_core.ipynb #8a39fe97
 class SavedOnRequest(Terminated):
     "The process was asked to save and to stop, so that the same command goes on later"
     code,state = 75,'saved'
 
+# %% ../nbs/00_core.ipynb #8a39fe97
 stop_signals = dict(SIGTERM=Terminated, SIGINT=KeyboardInterrupt, SIGUSR1=SavedOnRequest, SIGHUP=HungUp)   # where the platform has them
 
 def end_state(
@@ -72,14 +71,6 @@ def exit_code(
 )->int: # 0 is for what ended well
     "The exit code that tells it"
     return 130 if isinstance(e, KeyboardInterrupt) else getattr(e, 'code', 1) if isinstance(e, (BotError,Terminated)) else 1
-
-# %% ../nbs/00_core.ipynb #5d9db692
-def died(
-    e:BaseException # Anything
-)->BaseException: # The same, or the reason in words
-    "What PyTorch says of a worker that died, wherever in the main process it says so"
-    if not isinstance(e, RuntimeError) or not re.search(r'DataLoader worker .*(killed|exited)', str(e)): return e
-    return BotError('A process that reads images was killed: out of memory?\nTake fewer of them (--workers, num_workers=), or a smaller bs')
 
 # %% ../nbs/00_core.ipynb #d4b869be
 def nearest(

@@ -19,10 +19,11 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastai.callback.core import Callback, CancelEpochException
 from fastai.learner import Learner
-from .core import csv_text, died, end_state, exit_code, shown, stop_signals, UsageError, write_atomic
+from .core import csv_text, end_state, exit_code, shown, stop_signals, UsageError, write_atomic
 from .files import Claim, plain_names, read_status, run_file, second_name, sync_folder, write_sum
 from .ladder import setting
 from .keys import Step
+from .workers import deaths_wait, died
 from .loader import KeyedDL
 from .block import bag_of
 from .models import read_args
@@ -78,10 +79,9 @@ class RunFolder(Callback):
 
     def end(self, state, **more):
         "Note how the run ended; what goes wrong here hides no other error"
-        for last in False,True:
-            try: return self.write(state, **more)
-            except Exception as e:   # PyTorch reports a worker's death wherever it likes, once
-                if last: print(f'How the run ended could not be noted: {e}', file=sys.stderr)
+        deaths_wait()   # PyTorch has one for each loader
+        try: self.write(state, **more)
+        except Exception as e: print(f'How the run ended could not be noted: {e}', file=sys.stderr)
 
 # %% ../nbs/22_resume.ipynb #9df2b269
 @patch
@@ -89,6 +89,7 @@ def save(self:RunFolder,
     row:dict=None # Of `metrics.csv`, at the end of an epoch
 ):
     "Write the files of this moment, then `status.json`, and remove those of the moment before"
+    deaths_wait()   # till after it
     rows,batch,files = self.rows+([row] if row else []),0 if row else self.at[1],dict(self.status.get('files', {}))
     name = f'{len(rows):04}-{batch:04}'
     if files.get('state', {}).get('name')==f'state-{name}.safetensors': return   # saved already

@@ -3,6 +3,7 @@ import json, multiprocessing, numpy as np, os, pickle, pytest, shutil, subproces
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
+from threading import Timer
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -23,8 +24,9 @@ from fastai.vision.core import PILImageBW
 from fastai.vision.data import ImageBlock
 from bot.all import *
 from bot.learner import run_card
-from bot import precision
+from bot import precision, resume
 from bot.core import BotError
+from bot.files import run_file
 from bot.distill import Distillation, of_learner
 from bot.guards import Diverged, DivergenceGuard, TargetCheck
 from bot.mixup import draw_pairs
@@ -32,6 +34,7 @@ from bot.optimizer import decayed
 from bot.watch import Throughput
 from bot.args import best_by, is_best
 from bot.runs import new_run
+from bot.workers import batches_of, WorkerDied
 from bot.models import check_run, get_model, make_xresnet, param_groups, read_args
 
 def quiet(learn, f, *args, **kwargs):
@@ -126,10 +129,10 @@ def test_progressive_resizing_is_what_is_written(tmp_path):
     args = yaml.safe_load((path/'args.yaml').read_text())
     assert (args['settings']['bs'], args['data']['bs'], args['settings']['size'], args['data']['size'])==(16, 16, 48, 48)
 
-def foreign(size=32, bs=8, n=40):
+def foreign(size=32, bs=8, n=40, workers=0):
     "fastai's own `DataLoaders` of gray pictures"
     dls = DataBlock((ImageBlock(PILImageBW), CategoryBlock), getters=[ItemGetter(0), ItemGetter(1)], item_tfms=Resize(size))
-    return dls.dataloaders([(PILImageBW.create((torch.rand(40, 40)*255).byte().numpy()), 'ab'[i%2]) for i in range(n)], bs=bs, num_workers=0, device='cpu')
+    return dls.dataloaders([(PILImageBW.create((torch.rand(40, 40)*255).byte().numpy()), 'ab'[i%2]) for i in range(n)], bs=bs, num_workers=workers, device='cpu')
 
 def test_foreign_loaders_are_as_they_are_now(tmp_path):
     "Batch and size of anybody's loaders, changed in place in any way; looking moves no generator"
@@ -602,19 +605,42 @@ def test_the_advice_fits_the_cause():
 
 def kill(): [os.kill(o.pid, 9) for o in multiprocessing.active_children()]
 
-@pytest.mark.parametrize('where', ['loop', 'step'])
-def test_a_killed_worker_is_said_in_words(tmp_path, where):
-    "Whether PyTorch says it while a batch is waited for or in the midst of a step; the next pass has new workers"
-    class Kill(Callback):
-        def after_batch(self):
-            if not self.training or self.epoch or self.iter!=1: return
-            kill()
-            if where=='step': time.sleep(1)
-    learn = small(digits(num_workers=1, bs=64))
-    with pytest.raises(BotError, match='process that reads images was killed.*\n.*fewer'):
-        with recorded(learn, tmp_path): fit(learn, cbs=Kill())
-    assert 'fewer' in json.loads((tmp_path/'status.json').read_text())['error']
-    assert len(list(learn.dls.train))==len(learn.dls.train)
+class Kill(Callback):
+    "Every worker dies, other loaders' too"
+    def __init__(self, where): self.where = where
+    def after_batch(self):
+        if not self.training or self.epoch or self.iter!=1: return
+        if self.where!='save': kill()
+        if self.where=='step': time.sleep(1)
+
+@pytest.mark.parametrize('where,own', [('loop',True), ('step',True), ('save',True), ('loop',False), ('step',False)])
+def test_a_killed_worker_is_said_in_words(tmp_path, where, own, monkeypatch):
+    "Once, where a batch is waited for, however many loaders lost theirs; what is saved meanwhile is whole, and the next pass has new ones"
+    learn = small(digits(num_workers=1, bs=64) if own else foreign(workers=1))
+    others = [digits(num_workers=1, bs=64) for _ in range(2)] if own else []
+    for o in others: next(iter(o.train))   # their workers live on
+    write = resume.write_sum
+    if where=='save': monkeypatch.setattr(resume, 'write_sum', lambda path, data: (kill(), time.sleep(.5)) and write(path, data))
+    with pytest.raises(BotError, match='process that reads images was killed.*\n.*fewer') as e:
+        with recorded(learn, tmp_path, save_minutes=0 if where=='save' else 10): fit(learn, cbs=Kill(where))
+    status = json.loads((tmp_path/'status.json').read_text())
+    assert status['error']==str(e.value) and not list(tmp_path.glob('.claim*')) and bool(status.get('files'))==(where=='save')
+    if where=='save': assert run_file(tmp_path, 'state') and status['batch']==1
+    for dl in [learn.dls.train, *(o.train for o in others)]: assert len(list(dl))==len(dl)
+
+class Sleeps:
+    def __len__(self): return 3
+    def __getitem__(self, i): return time.sleep(60*i) or os.getpid()
+
+def test_a_death_is_heard_where_it_is_waited_for():
+    "At once in a wait, and for the workers of that wait alone; in any other line not at all"
+    own,other = (batches_of(torch.utils.data.DataLoader(Sleeps(), batch_size=None, num_workers=1)) for _ in range(2))
+    pids,begin = [next(own),next(other)],time.monotonic()
+    timers = [Timer(*o) for o in ((.5, os.kill, (pids[1], 9)), (1.5, os.kill, (pids[0], 9)))]
+    for o in timers: o.start()
+    with pytest.raises(WorkerDied): next(own)
+    assert 1.4<time.monotonic()-begin<4
+    with pytest.raises(WorkerDied): next(other)
 
 def claim(args):
     os.chdir(args)
