@@ -25,6 +25,7 @@ __all__ = ['weights_bytes', 'save_weights', 'seen_cfg', 'check_out', 'check_writ
 
 # %% ../nbs/21_runs.ipynb #b65e14a6
 import json, tempfile, time
+from contextlib import suppress
 from inspect import signature
 from itertools import count
 from pathlib import Path
@@ -130,7 +131,14 @@ def epoch_row(
     "One row of `metrics.csv`: fastai's names and values, the last learning rate and the training throughput"
     row = dict(zip(learn.recorder.metric_names, learn.recorder.log))
     t = row.pop('time', '')
-    return row | dict(lr=float(learn.opt.hypers[-1]['lr']), img_per_s=round(learn.throughput.img_per_s, 1), time=t)
+    return {k:_number_of(k, v) for k,v in row.items()} | dict(lr=float(learn.opt.hypers[-1]['lr']), img_per_s=round(learn.throughput.img_per_s, 1), time=t)
+
+def _number_of(name, v):
+    "A metric's value as a number of Python's"
+    with suppress(ValueError,RuntimeError): v = v.item() if hasattr(v, 'item') else v
+    if v is None or isinstance(v, (int,float)): return v
+    what = f'{type(v).__name__}' + (f' of shape {tuple(v.shape)}' if hasattr(v, 'shape') else '')
+    raise UsageError(f"The metric '{shown(name)}' gives a {what}, which is no number: no epoch would be better than another\nTake one number of it, as its mean; a hook of your own can keep the rest")
 
 # %% ../nbs/21_runs.ipynb #d3245418
 def dropped(

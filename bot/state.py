@@ -13,7 +13,7 @@ __all__ = ['kept', 'pack_state', 'unpack_state', 'state_bytes', 'read_state', 'h
            'load_model', 'load_optimizer', 'load_training', 'judged', 'prediction_rows', 'image_paths']
 
 # %% ../nbs/21_state.ipynb #599ebabb
-import json, os, random
+import json, math, os, random
 from pathlib import Path
 import numpy as np, safetensors.torch as safetensors, torch, torch.nn.functional as F
 from safetensors import safe_open
@@ -40,6 +40,7 @@ def pack_state(
     "`o` without its tensors"
     def part(v, k): return pack_state(v, tensors, f'{name}.{k}')
     if isinstance(o, np.generic): o = o.item()
+    if isinstance(o, float) and not math.isfinite(o): return dict(float=str(o))   # no JSON
     if o is None or isinstance(o, (bool,int,float,str)): return o
     if isinstance(o, (list,tuple,L)) and len(o)>8 and {float}==set(map(type, o)): return dict(floats=part(torch.tensor(list(o), dtype=torch.double), 'floats'))
     if isinstance(o, dict): return dict(dict=[[part(k, 'key'),part(v, k)] for k,v in o.items()])
@@ -57,6 +58,7 @@ def unpack_state(
     if not isinstance(o, dict): return o
     (kind,v), = o.items()
     if kind=='tensor': return tensors[v]
+    if kind=='float': return float(v)
     if kind=='floats': return unpack_state(v, tensors).tolist()
     if kind=='dict': return {unpack_state(k, tensors):unpack_state(x, tensors) for k,x in v}
     return (tuple if kind=='tuple' else list)(unpack_state(x, tensors) for x in v)
@@ -67,7 +69,7 @@ def state_bytes(
 )->bytes: # What a `.safetensors` file holds
     "`o` in one file"
     tensors = {}
-    text = json.dumps(pack_state(o, tensors))
+    text = json.dumps(pack_state(o, tensors), allow_nan=False)
     return safetensors.save(tensors, dict(bot=text))
 
 def read_state(

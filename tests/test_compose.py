@@ -285,9 +285,31 @@ def test_runs_with_any_metrics(tmp_path, metrics, rec, by, better):
 def test_the_best_is_the_earliest_number():
     def best(name, *xs): return [i for i in range(len(xs)) if is_best([{'epoch':j, 'train_loss':0., 'valid_loss':0., name:x} for j,x in enumerate(xs[:i+1])])]
     nan = float('nan')
-    assert best('accuracy', .5, .5, .6, .4, .6)==[0,2] and best('error_rate', .5, .5, .4, .6)==[0,2] and best('my_loss', nan, .5, nan, .5, .4)==[1,4]
-    assert best('f1', .1, .2, nan, .2)==[0,1] and best('f1', None, None)==[0,1]
+    assert best('accuracy', .5, .5, .6, .4, .6)==[0,2] and best('error_rate', .5, .5, .4, .6)==[0,2] and best('my_loss', nan, .5, nan, .5, .4)==[0,1,4]   # till there is a number, by valid_loss
+    assert best('f1', .1, .2, nan, .2)==[0,1] and best('f1', None, None)==best('f1', nan, nan)==[0] and best('valid_loss', None, None)==[0,1]
     assert best_by(['epoch','train_loss','valid_loss','lr','time'])=='valid_loss' and best_by(['epoch','train_loss','lr']) is None
+
+def per_class(pred, y): return torch.stack([(pred.argmax(1)==y)[y==k].float().mean() for k in range(10)])
+
+def lost(pred, y): return torch.tensor(float('nan'))
+
+@pytest.mark.parametrize('f,what', [(per_class, r"'per_class' gives a Tensor\w* of shape \(10,\)"), (lambda p, y: torch.zeros(2, 2), r'of shape \(2, 2\)')])
+def test_a_metric_that_is_no_number_is_refused(tmp_path, f, what):
+    learn = small(digits(bs=128))
+    learn.metrics = [f]
+    with pytest.raises(UsageError, match=what+'.*no number.*\n.*mean'), recorded(learn, tmp_path): fit(learn)
+
+def test_a_metric_without_numbers_leaves_the_best_to_the_loss(tmp_path, capsys):
+    learn = small(digits(bs=128))
+    learn.metrics = [lost]
+    with recorded(learn, tmp_path): fit(learn, 2)
+    def no_json(o): raise ValueError(o)
+    status = json.loads((tmp_path/'status.json').read_text(), parse_constant=no_json)
+    losses = [o['valid_loss'] for o in learn.run_folder.rows]
+    assert status['state']=='finished' and status['valid_loss']==losses[-1] and 'lost was no number in any epoch: the best weights are those of the lowest valid_loss' in capsys.readouterr().out
+    assert run_file(tmp_path, 'best')==tmp_path/f'weights-{1+losses.index(min(losses)):04}-0000.safetensors' or losses[1]>losses[0]
+    with safe_open(run_file(tmp_path, 'state'), 'pt') as f: json.loads(f.metadata()['bot'], parse_constant=no_json)
+    assert load_run(tmp_path, device='cpu')
 
 def test_a_run_on_foreign_data(tmp_path):
     learn = small(foreign())
