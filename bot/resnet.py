@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
-from .core import nearest, UsageError
+from .core import nearest, shown, UsageError
 from .ladder import setting
 from .augment import paper_mean, paper_std
 from .init import xavier
@@ -159,7 +159,7 @@ def check_args(
     "Refuse what cannot be built"
     nearest(name, our_names(), 'model')
     for k,v in dict(n_out=n_out, c_in=c_in, widen=widen).items():
-        if not v>0: raise UsageError(f'{k}={v}: {name} needs more than that')
+        if not 0<v<2**31: raise UsageError(f"{k}={shown(v)[:60]}: {name} needs {'less' if v>0 else 'more'} than that")
     n = len(variants[name[-1]]['stem'])
     if stem is not None and (len(stem)!=n or min(stem)<1):
         raise UsageError(f"stem={tuple(stem)}: the stem of {name} has {n} convolution{'s'[:n>1]}, each at least 1 wide")
@@ -175,7 +175,8 @@ def make_untrained(
     check_args(name, n_out, c_in, widen, stem)
     depth,row = int(name[len('xresnet'):-1]),variants[name[-1]]
     stem = widened(row['stem'], widen) if stem is None else tuple(stem)
-    model = XResNet(**depths[depth], **row|dict(stem=stem), n_out=n_out, c_in=c_in, widen=widen)
+    try: model = XResNet(**depths[depth], **row|dict(stem=stem), n_out=n_out, c_in=c_in, widen=widen)
+    except (RuntimeError,TypeError,MemoryError) as e: raise UsageError(f'{name} is too large with n_out={n_out}, c_in={c_in}, widen={widen}, stem={stem}: there is no memory for it') from e
     model.arch = name
     return model
 

@@ -2,6 +2,7 @@
 import json, multiprocessing, numpy as np, os, pickle, pytest, shutil, subprocess, sys, time, torch, torch.nn.functional as F, yaml
 from copy import deepcopy
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from threading import Timer
 from PIL import Image
@@ -27,6 +28,7 @@ from bot.learner import run_card
 from bot import precision, resume
 from bot.core import BotError
 from bot.files import run_file
+from bot.ladder import options, setting, settings
 from bot.distill import Distillation, of_learner
 from bot.guards import Diverged, DivergenceGuard, TargetCheck
 from bot.mixup import draw_pairs
@@ -664,6 +666,19 @@ def test_a_death_is_heard_where_it_is_waited_for():
     assert 1.4<time.monotonic()-begin<4
     with pytest.raises(WorkerDied): next(other)
 
+@pytest.mark.parametrize('v', [2**62, 2**63, 10**30, 10**400, -10**400, 10**5000, '9'*5000, [10**5000]], ids='abcdefgh')
+def test_no_number_is_too_large_for_words(v):
+    "Each setting, in Python as in text; a value that can be used gives no raw error either"
+    for k in [*signature(settings).parameters, *signature(options).parameters]:
+        try: setting(k)(v, k)
+        except UsageError as e: assert len(str(e))<600 and str(e).isprintable()
+    def refused(f, *args, **kwargs):
+        with pytest.raises(BotError): f(*args, **kwargs)
+    for k in 'size','bs','num_workers': refused(digits, **{k:v})
+    refused(small, digits(), widen=v)
+    if v==2**62: return   # so many epochs could be begun
+    refused(digits, seed=v), refused(small, digits(), epochs=v), refused(small(digits()).fit_rung, v)
+
 def claim(args):
     os.chdir(args)
     return str(new_run('a', 'b'))
@@ -695,7 +710,7 @@ def test_nobody_reads_any_more(tmp_path):
 @pytest.fixture(scope='module')
 def good_run(tmp_path_factory): return run_of(small(digits(bs=128)), tmp_path_factory.mktemp('good')/'run')
 
-settings_of = dict(arch=[7, None, ['a'], 'no_such', 'xresnet18d\x1b[2J', {}], widen=[1000, 1e30, -1, 'wide', [1], float('nan')], size=[1e9, 0, -3, 'x', None, [32]],
+settings_of = dict(arch=[7, None, ['a'], 'no_such', 'xresnet18d\x1b[2J', {}], widen=[1000, 1e30, -1, 'wide', [1], float('nan')], size=[1e9, 10**400, 0, -3, 'x', None, [32]],
     bs=['x'], eps=[2], jitter=['a', [1]], min_scale=[-1], flip=[9], pca=[{}], alpha=[[]], drops=[7, 'a', [10**400]], fp16=['perhaps'], no_such=[1],
     zz=[1, None], epochs=[10**400, -10**400, None, 1.5], mom=[None], sched=[None, [['step']]], wd=[1e300], lr=[10**400, 'a'],
     pretrained=[7, ['a']], teacher=[7, ['a']], T=[None], zero_gamma=[None])
