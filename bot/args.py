@@ -23,6 +23,7 @@ from fastai.learner import Learner
 from .core import DataError, UsageError, write_atomic
 from .ladder import drop_epochs, options, warmup_epochs
 from .block import bag_of, norm_stats
+from .resnet import unwrapped
 
 # %% ../nbs/21_args.ipynb #6f81eea1
 def versions(
@@ -45,7 +46,7 @@ def plain(
     if isinstance(o, dict): return {str(plain(k)):plain(v) for k,v in o.items()}
     if isinstance(o, (set, frozenset)): o = sorted(o, key=str)
     if isinstance(o, (list, tuple, L, range)): return [plain(v) for v in o]
-    return getattr(o, '__qualname__', None) or type(o).__qualname__
+    return getattr(o, '__qualname__', None) or type(unwrapped(o) if isinstance(o, torch.nn.Module) else o).__qualname__
 
 # %% ../nbs/21_args.ipynb #50453ff0
 def changed_machine(

@@ -173,7 +173,7 @@ def read_run(
     if not f.is_file(): raise DataError(f"'{shown(path)}' is no run folder: it has no {f.name}")
     weights = run_file(path, nearest(which, ('best', 'last'), 'weights'))
     args,(tensors,meta) = read_args(f),read_weights(weights)
-    model = model or run_model(args, tensors, weights)
+    model = run_model(args, tensors, weights) if model is None else model
     check_own(tensors, model, weights)
     load_weights(model, tensors, str(weights)).data_cfg = file_cfg(weights, tensors, meta)
     return args,model

@@ -10,7 +10,8 @@ Docs: https://OWNER.github.io/bot/resnet.html.md"""
 # %% auto #0
 __all__ = ['variants', 'depths', 'paper_cfg', 'size_errors', 'conv_bn', 'make_stem', 'make_path', 'make_shortcut', 'Residual',
            'widened', 'XResNet', 'our_names', 'check_args', 'make_untrained', 'evaluating', 'channels_in', 'dry_run',
-           'takes_size', 'check_size', 'n_params', 'count_flops', 'macs', 'CostTable', 'part_shapes', 'summary']
+           'unwrapped', 'own_names', 'takes_size', 'check_size', 'n_params', 'count_flops', 'macs', 'CostTable',
+           'part_shapes', 'summary']
 
 # %% ../nbs/08_resnet.ipynb #7240e3c0
 from bisect import bisect_left
@@ -206,6 +207,23 @@ def dry_run(
     h,w = size if isinstance(size, (tuple,list)) else (setting('size')(size, 'size'),)*2
     tensors = {k:o.to('meta') for k,o in chain(model.named_parameters(), model.named_buffers())}
     with evaluating(model): return functional_call(model, tensors, torch.empty(1, channels_in(model), h, w, device='meta'))
+
+# %% ../nbs/08_resnet.ipynb #89ba9908
+def unwrapped(
+    model:nn.Module # Compiled, on several GPUs, or as it is
+)->nn.Module: # Shares its tensors
+    "The network that PyTorch's wrappers hold"
+    inner = model.module if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) else getattr(model, '_orig_mod', None)
+    return unwrapped(inner) if inner is not None else model
+
+def own_names(
+    tensors:dict, # By name, as a `state_dict` of any wrapper has them
+    model:nn.Module=None # That they are for; unset, a leading `module.` stays
+)->dict: # The same tensors
+    "`tensors` under the names of the network"
+    res = {k.replace('_orig_mod.', ''):v for k,v in tensors.items()}
+    def all_in(names): return all(o.startswith('module.') for o in names)
+    return {k[7:]:v for k,v in res.items()} if model is not None and res and all_in(res) and not all_in(model.state_dict()) else res
 
 # %% ../nbs/08_resnet.ipynb #2af59ee3
 size_errors = (RuntimeError, AssertionError, UsageError)

@@ -39,7 +39,7 @@ from .core import BotError, csv_text, shown, UsageError, write_atomic
 from .files import held, read_status
 from .ladder import recipe, Recipe
 from .block import bag_dls, BagImageBlock, norm_stats, set_norm
-from .resnet import paper_cfg
+from .resnet import own_names, paper_cfg, unwrapped
 from .models import read_args
 from .learner import bag_learner, data_settings, pick_device, read_run
 from .args import check_fingerprint, fingerprint
@@ -50,8 +50,8 @@ def weights_bytes(
     data_cfg:dict=None # How its images are prepared, in the form of `paper_cfg`
 )->bytes: # What a `.safetensors` file holds
     "The parameters and buffers of `model`, with its name and how it sees images"
-    model = getattr(model, '_orig_mod', model)   # of a compiled one, whose tensors have another name
-    tensors = {k.replace('_orig_mod.', ''):v.detach().cpu().contiguous() for k,v in model.state_dict().items()}
+    model = unwrapped(model)
+    tensors = {k:v.detach().cpu().contiguous() for k,v in own_names(model.state_dict()).items()}
     meta = dict(arch=str(getattr(model, 'arch', type(model).__name__))) | ({} if data_cfg is None else dict(data_cfg=json.dumps(data_cfg)))
     return safetensors.save(tensors, dict(bot=json.dumps(meta)))
 

@@ -21,7 +21,7 @@ from safetensors import safe_open, SafetensorError
 from torch import nn
 from .core import nearest, shown, UsageError
 from .ladder import is_paper
-from .resnet import depths, our_names, paper_cfg, XResNet
+from .resnet import depths, our_names, own_names, paper_cfg, unwrapped, XResNet
 
 # %% ../nbs/09_weights.ipynb #29749397
 def timm_name(
@@ -105,9 +105,9 @@ def load_weights(
     source:str='these weights' # Where they are from, for messages
 )->nn.Module: # The same model
     "Load all of `weights` or nothing; what had to be adapted is printed"
-    given,model = model,getattr(model, '_orig_mod', model)
-    ours,compiled = isinstance(model, XResNet),{o.replace('_orig_mod.', ''):o for o in model.state_dict()}
-    weights = {k.replace('_orig_mod.', ''):v for k,v in weights.items()}
+    given,model = model,unwrapped(model)
+    ours,compiled = isinstance(model, XResNet),own_names({o:o for o in model.state_dict()})
+    weights = own_names(weights, model)
     cfg = {} if ours else getattr(model, 'pretrained_cfg', {})
     if ours and 'stem.0.weight' not in weights: weights = from_timm(weights)
     weights,notes = fit_weights({compiled.get(k, k):v for k,v in weights.items()}, model, cfg.get('first_conv') or 'stem.0', cfg.get('classifier') or 'fc')

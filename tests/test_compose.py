@@ -13,6 +13,8 @@ from fasttransform import Transform
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.callback.core import Callback, CancelBatchException
+from fastai.callback.training import GradientAccumulation
+from fastcore.basics import noop
 from fastai.callback.mixup import CutMix, MixUp
 from fastai.learner import Learner, Recorder
 from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, FocalLoss, LabelSmoothingCrossEntropy
@@ -32,7 +34,8 @@ from bot.ladder import options, setting, settings
 from bot.distill import Distillation, of_learner
 from bot.guards import Diverged, DivergenceGuard, TargetCheck
 from bot.mixup import draw_pairs
-from bot.optimizer import decayed
+from bot.optimizer import decayed, undecayed
+from bot.resnet import unwrapped
 from bot.watch import Throughput
 from bot.args import best_by, is_best
 from bot.runs import new_run
@@ -260,16 +263,48 @@ def test_freeze_leaves_the_head():
 def test_one_layer_says_so(capsys):
     assert len(param_groups(nn.Sequential(nn.Flatten(), nn.Linear(4, 2))))==1 and 'can be frozen' in capsys.readouterr().out
 
-def test_a_compiled_model_leaves_plain_weights(tmp_path):
-    model = torch.compile(xresnet18d(n_out=10, widen=1/16), backend='eager')
-    learn = bag_learner(digits(bs=128), 'baseline', arch=model)
+def compiled(model): return torch.compile(model, backend='eager')
+wraps = dict(compiled=compiled, parallel=nn.DataParallel, both=lambda o: compiled(nn.DataParallel(o)), reverse=lambda o: nn.DataParallel(compiled(o)))
+
+@pytest.mark.parametrize('wrap', wraps.values(), ids=wraps)
+def test_a_wrapped_model_leaves_plain_weights(tmp_path, wrap):
+    "As the network itself has them, which a run, wrapped in any way, reads"
+    def make(): return xresnet18d(n_out=10, widen=1/16)
+    model = make()
+    learn = bag_learner(digits(bs=128), 'baseline', arch=wrap(model))
     path = run_of(learn, tmp_path/'run')
-    assert not any('_orig_mod' in k for k in read_weights(path/'last.safetensors')[0])
-    for o in xresnet18d(n_out=10, widen=1/16),torch.compile(xresnet18d(n_out=10, widen=1/16), backend='eager'):
+    weights,meta = read_weights(path/'last.safetensors')
+    assert weights.keys()==model.state_dict().keys() and meta['arch']=='xresnet18d'
+    for o in make(),wrap(make()),nn.DataParallel(make()):
         mine = load_run(path, 'last', device='cpu', model=o)
-        assert torch.equal(mine.model.fc.weight, model.fc.weight)
-    save = {f'_orig_mod.{k}':v for k,v in mine.model._orig_mod.state_dict().items()}   # as an earlier run has them
-    load_weights(xresnet18d(n_out=10, widen=1/16), save)
+        assert torch.equal(dict(unwrapped(mine.model).named_parameters())['fc.weight'], model.fc.weight)
+    early = wrap(make()).state_dict()   # names as an earlier run, or another program, has them
+    assert torch.equal(load_weights(make(), early).fc.weight, early[next(k for k in early if k.endswith('fc.weight'))])
+
+@pytest.mark.parametrize('wrap', wraps.values(), ids=wraps)
+def test_a_wrapped_model_goes_on(tmp_path, wrap):
+    "With open gradients, from one kind of wrapper to another"
+    def learner(wrap): return bag_learner(digits(bs=128), 'baseline', arch=wrap(xresnet18d(n_out=10, widen=1/16)), epochs=2)
+    class Stop(Callback):
+        def after_batch(self):
+            if self.training and self.epoch==1 and self.iter==2: self.learn.run_folder.asked = KeyboardInterrupt()
+    torch.manual_seed(0)
+    whole = learner(noop)
+    start = deepcopy(whole.model.state_dict())
+    fit(whole, 2, cbs=GradientAccumulation(500))
+    for w,cbs in ((wrap,[Stop()]), (noop,[])):
+        learn = learner(w)
+        unwrapped(learn.model).load_state_dict(start) if w is noop else load_weights(learn.model, start)
+        try:
+            with recorded(learn, tmp_path): fit(learn, 2, cbs=[GradientAccumulation(500), *cbs])
+        except KeyboardInterrupt: assert w is wrap
+    assert all(torch.equal(v, whole.model.state_dict()[k]) for k,v in learn.model.state_dict().items())
+
+def test_a_vit_in_a_wrapper_has_no_decay_of_its_own():
+    import timm
+    model = timm.create_model('vit_tiny_patch16_224', img_size=32, num_classes=2)
+    names = [[k for k,p in model.named_parameters() if any(p is o for o in undecayed(w(model)))] for w in (noop, *wraps.values())]
+    assert 'pos_embed' in names[0] and all(o==names[0] for o in names)
 
 # ---- what a run is chosen by
 
