@@ -22,6 +22,7 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from .core import DataError, UsageError, write_atomic
 from .ladder import drop_epochs, options, warmup_epochs
+from .sources import file_size
 from .block import bag_of, norm_stats
 from .resnet import unwrapped
 
@@ -71,18 +72,17 @@ def fingerprint(
 )->dict: # Numbers of images, and the hash
     "What tells whether data are those that a run began with"
     src = bag_of(dls).get('src')
+    if (look := getattr(src, 'look', None)) and fingerprint in look: return look[fingerprint]
     root = os.path.join(str(getattr(src, 'path', '')), '')
     def line(part, o):
         path,label = (o[0],o[1]) if src and isinstance(o, (tuple,list)) else (o,'')
-        return f'{part} {str(path).removeprefix(root)!r} {_bytes(path) if src else ""} {label!r}' if src else f'{part} {o!r}'
+        return f'{part} {str(path).removeprefix(root)!r} {file_size(path, src)} {label!r}' if src else f'{part} {o!r}'
     parts = dict(train=dls.train_ds, valid=dls.valid_ds)
     lines = [line(k, o) for k,ds in parts.items() for o in getattr(ds, 'items', None) or [len(ds)]]
     h = hashlib.blake2b('\n'.join([*map(repr, getattr(dls, 'vocab', ())), *lines]).encode(errors='backslashreplace'), digest_size=16)
-    return dict(n_train=len(dls.train_ds), n_valid=len(dls.valid_ds), hash=h.hexdigest())
-
-def _bytes(path):
-    try: return os.stat(path).st_size
-    except (OSError,TypeError,ValueError): return -1
+    res = dict(n_train=len(dls.train_ds), n_valid=len(dls.valid_ds), hash=h.hexdigest())
+    if getattr(src, 'look', None) is not None: src.look[fingerprint] = res
+    return res
 
 def check_fingerprint(
     args:dict, # What `args.yaml` holds
