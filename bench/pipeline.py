@@ -40,7 +40,7 @@ from bot.augment import paper_mean, paper_std, pca_noise, random_box
 from bot.block import BagCrop, BagNormalize, EncodedImage
 from bot.formats import decode_plain, pil_decode
 from bot.images import crop, resize
-from bot.loader import keep_memory
+from bot.workers import keep_memory
 
 warnings.filterwarnings('ignore')
 torch.set_num_threads(1)

@@ -18,6 +18,7 @@ from unicodedata import normalize
 from PIL import Image
 from .core import shown
 from .folders import some, suffix
+from .sources import file_size
 
 # %% ../nbs/25_cases.ipynb #44b98fb8
 Kind = namedtuple('Kind', 'title finding todo')
@@ -148,14 +149,13 @@ def quick_check(
     sizes,looked = {},0
     for f,_,p in items:
         if time.monotonic()>end: break
-        try: sizes.setdefault((os.path.basename(f), os.stat(f).st_size), []).append((f, p))
-        except OSError: sizes.setdefault(('', 0), []).append((f, p))   # what cannot be asked for cannot be read
+        sizes.setdefault((os.path.basename(f), file_size(f, source)), []).append((f, p))
         looked += 1
     return res + list(_by_size(sizes)) + ([f'{len(items)-looked:,} files were not looked at, there was no time'] if looked<len(items) else [])
 
 def _by_size(sizes):
     "What names and sizes of files show"
-    empty = [f for (_,n),o in sizes.items() if n==0 for f,_ in o]
+    empty = [f for (_,n),o in sizes.items() if n<1 for f,_ in o]   # what cannot be asked for cannot be read
     if empty: yield f"{len(empty):,} files are empty or not there, the first is '{shown(empty[0])}'"
-    both = [o[0][0] for (_,n),o in sizes.items() if n and len({p for _,p in o})>1]
+    both = [o[0][0] for (_,n),o in sizes.items() if n>0 and len({p for _,p in o})>1]
     if both: yield f"{len(both):,} images have the name and size of one in another part, the first is '{shown(both[0])}': bot-check tells whether they are the same"

@@ -9,12 +9,11 @@ Docs: https://OWNER.github.io/bot/core.html.md"""
 
 # %% auto #0
 __all__ = ['stop_signals', 'BotError', 'UsageError', 'DataError', 'WriteError', 'Terminated', 'HungUp', 'SavedOnRequest',
-           'end_state', 'exit_code', 'died', 'nearest', 'shown', 'Num', 'Nums', 'One', 'Switch', 'write_atomic',
-           'write_once', 'within', 'check_member', 'state_sign', 'html_table', 'in_words', 'csv_text', 'help_text',
-           'add_help']
+           'end_state', 'exit_code', 'nearest', 'shown', 'Num', 'Nums', 'One', 'Switch', 'write_atomic', 'write_once',
+           'within', 'check_member', 'state_sign', 'html_table', 'in_words', 'csv_text', 'help_text', 'add_help']
 
 # %% ../nbs/00_core.ipynb #928f9c56
-import csv, io, os, re, shutil, tempfile, zlib
+import csv, io, os, shutil, sys, tempfile, zlib
 from contextlib import suppress
 from difflib import get_close_matches
 from functools import partial
@@ -54,11 +53,11 @@ class HungUp(Terminated):
     "The terminal, or whoever read the output, as `head` does, has gone"
     code,state = 129,'interrupted'
 
-# %% ../nbs/00_core.ipynb #8a39fe97
 class SavedOnRequest(Terminated):
     "The process was asked to save and to stop, so that the same command goes on later"
     code,state = 75,'saved'
 
+# %% ../nbs/00_core.ipynb #8a39fe97
 stop_signals = dict(SIGTERM=Terminated, SIGINT=KeyboardInterrupt, SIGUSR1=SavedOnRequest, SIGHUP=HungUp)   # where the platform has them
 
 def end_state(
@@ -73,14 +72,6 @@ def exit_code(
     "The exit code that tells it"
     return 130 if isinstance(e, KeyboardInterrupt) else getattr(e, 'code', 1) if isinstance(e, (BotError,Terminated)) else 1
 
-# %% ../nbs/00_core.ipynb #5d9db692
-def died(
-    e:BaseException # Anything
-)->BaseException: # The same, or the reason in words
-    "What PyTorch says of a worker that died, wherever in the main process it says so"
-    if not isinstance(e, RuntimeError) or not re.search(r'DataLoader worker .*(killed|exited)', str(e)): return e
-    return BotError('A process that reads images was killed: out of memory?\nTake fewer of them (--workers, num_workers=), or a smaller bs')
-
 # %% ../nbs/00_core.ipynb #d4b869be
 def nearest(
     name:str, # What was written
@@ -90,16 +81,20 @@ def nearest(
     "`name` if it is one of `names`, else a `UsageError` that offers the closest"
     names = list(names)
     if name in names: return name
-    close = get_close_matches(str(name), names, 1, .4)
+    close = get_close_matches(_text(name), names, 1, .4)
     hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names[:12])}{' ...' if len(names)>12 else ''}"
-    raise UsageError(f'No {what} {str(name)!r}: {hint}')   # as Python writes it: the name may be from a file
+    raise UsageError(f'No {what} {_text(name)[:200]!r}: {hint}')   # as Python writes it: the name may be from a file
+
+def _text(o):
+    try: return str(o)
+    except ValueError: return f'a number of more than {sys.get_int_max_str_digits():,} digits'   # which Python does not write
 
 # %% ../nbs/00_core.ipynb #660ea9c7
 def shown(
     name # A name or path from outside
 )->str: # On one line, as a terminal may print it
     "`name` with control characters, and bytes that are no text, as escapes"
-    return ''.join(o if o.isprintable() or o in '\u200c\u200d' else o.encode('unicode_escape').decode() for o in str(name))   # joiners are part of words
+    return ''.join(o if o.isprintable() or o in '\u200c\u200d' else o.encode('unicode_escape').decode() for o in _text(name))   # joiners are part of words
 
 # %% ../nbs/00_core.ipynb #8bc72597
 class Num:
@@ -113,8 +108,9 @@ class Num:
     def __call__(self, v, name='value'):
         "`v` as a number, from text too; NaN, infinity and what is outside are refused"
         try: x = _number(v, self.kind)
-        except (TypeError,ValueError,OverflowError): raise UsageError(f"{name}={shown(v)[:60]}: give a {'whole ' if self.kind is int else ''}number in {self.interval}") from None
-        if not _inside(x, self.interval): raise UsageError(f"{name}={v} is outside {self.interval}: give a value inside")
+        except OverflowError: raise UsageError(f"{name}={shown(v)[:60]} is too large: give a smaller number in {self.interval}") from None
+        except (TypeError,ValueError): raise UsageError(f"{name}={shown(v)[:60]}: give a {'whole ' if self.kind is int else ''}number in {self.interval}") from None
+        if not _inside(x, self.interval): raise UsageError(f"{name}={shown(v)[:60]} is outside {self.interval}: give a value inside")
         return x
 
     def __repr__(self): return f"Num('{self.interval}'{', int' if self.kind is int else ''})"
@@ -124,14 +120,14 @@ def _number(v, kind):
     "`v`, which may be text or a number of any library, as a number of Python's"
     if isinstance(v, bool): raise TypeError
     if kind is float: return float(v)
-    if hasattr(v, '__index__'): return index(v)
-    x = float(v)
-    if x!=int(x): raise ValueError
-    return int(v) if isinstance(v, str) and v.strip().lstrip('+-').isdigit() else int(x)
+    x = index(v) if hasattr(v, '__index__') else int(v) if isinstance(v, str) and v.strip().lstrip('+-').isdigit() else float(v)
+    if not isinstance(x, int) and x!=int(x): raise ValueError
+    if not -2**63<=x<2**63: raise OverflowError   # what tensors and generators take
+    return int(x)
 
 def _inside(v, interval):
     "Membership of an interval as mathematics writes it"
-    lo,hi = (float(o) for o in interval[1:-1].split(','))
+    lo,hi = (int(o) if o.isdigit() else float(o) for o in interval[1:-1].split(','))
     return lo<v<hi or (v==lo and interval[0]=='[') or (v==hi and interval[-1]==']')
 
 # %% ../nbs/00_core.ipynb #244173db
@@ -156,7 +152,7 @@ class One:
 class Switch(One):
     "Yes or no"
     def __init__(self): super().__init__('true', 'yes', 'on', '1', 'false', 'no', 'off', '0')
-    def __call__(self, v, name='value'): return self.words.index(super().__call__(str(v).lower(), name))<4
+    def __call__(self, v, name='value'): return self.words.index(super().__call__(_text(v).lower(), name))<4
     def __repr__(self): return 'Switch()'
 
 # %% ../nbs/00_core.ipynb #f04de1af

@@ -77,6 +77,7 @@ def read_status(
     if isinstance(o, dict): return o
     raise DataError(f"'{shown(path)}/status.json' is no status of a run: restore it, or begin another run")
 
+# %% ../nbs/00_files.ipynb #392bdc04
 def run_file(
     path:Path, # Run folder
     role:str # 'last', 'best', 'predictions', 'weights' or 'state'
@@ -88,10 +89,16 @@ def run_file(
         o = files.get(role) if isinstance(files, dict) else None
         if o is None: break
         found = next((f for f in (path/str(o.get('name')), path/plain) if is_whole(f, o)), None)
-        if found: return found
+        if found: return _told_of_other(found, path/plain, o)
     else: raise DataError(f"'{shown(path/str(o['name']))}' is missing or damaged: its size and checksum are not those in status.json")
     if not files and (path/plain).is_file(): return path/plain
     raise DataError(f"'{shown(path)}' is no run folder, or its first epoch did not end: it has no {plain}")
+
+def _told_of_other(found, plain, o):
+    "The file that is read, `found`; where another lies under the usual name, that is said"
+    if plain.is_file() and not os.path.samefile(found, plain) and not is_whole(plain, o):
+        print(f"'{shown(plain)}' has not the size and checksum that status.json names: read is {found.name}, from which the run goes on\nIf it is to count, read it by its own path: load_weights, pretrained=")
+    return found
 
 # %% ../nbs/00_files.ipynb #2102cd3f
 def birth(

@@ -72,7 +72,7 @@ def settings(
     arch:str=None, # Model: `xresnet{18,26,34,50,101,152,200}{a,b,c,d}`, or any name that timm knows (§4)
     widen:Num('(0,inf)')=None, # Factor on every width of an xresnet
     pretrained:str=None, # Published weights to start from: a tag of timm's, as 'gluon_in1k', or a .safetensors file
-    size:Num('[1,inf)', int)=None, # Side of a training image, in pixels (§2.1)
+    size:Num('[1,16384]', int)=None, # Side of a training image, in pixels (§2.1)
     bs:Num('[1,inf)', int)=None, # Images in a batch, over all devices (§3.1)
     epochs:Num('[1,inf)', int)=None, # Epochs of the run (§2.1)
     lr:Num('(0,inf)')=None, # Peak learning rate; unset, 0.1 for 256 images and linear in the batch size (§3.1)
@@ -106,7 +106,7 @@ def options(
     exclude:str=None, # File of images to leave out, as bot-check writes it
     bad:One('stop', 'skip')='stop', # An image that cannot be read: 'stop' before its batch is trained on, or 'skip' it and say so
     seed:Num('[0,9223372036854775807]', int)=0, # Seed of weights, order and augmentation; the same seed gives the same numbers
-    workers:Num('[0,inf)', int)=None, # Processes that read images; the result does not depend on it
+    workers:Num('[0,1024]', int)=None, # Processes that read images; the result does not depend on it
     save_minutes:Num('[0,inf)')=10, # Save within an epoch after so many minutes, beside its end
 )->dict: # All of them
     "Options by name"

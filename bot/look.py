@@ -18,9 +18,9 @@ from functools import lru_cache
 from hashlib import blake2b
 import numpy as np
 from torch.utils.data import DataLoader
-from .core import died
 from .formats import image_problems, notes, turns, upright
 from .images import Encoded, ImageError, plain_reason, resize
+from .workers import batches_of, WorkerDied
 
 # %% ../nbs/24_look.ipynb #8bcf1681
 coarse = np.argsort(np.add.outer(range(16), range(16)).ravel(), kind='stable')[1:129]   # places in 16x16 frequencies
@@ -110,11 +110,10 @@ def looks(
     done = 0
     while done<len(paths):
         try:
-            for rows in DataLoader(_Chunks(paths[done:], chunk), batch_size=None, num_workers=workers, collate_fn=_same):
+            for rows in batches_of(DataLoader(_Chunks(paths[done:], chunk), batch_size=None, num_workers=workers, collate_fn=_same)):
                 yield rows
                 done += len(rows)
-        except RuntimeError as e:
-            if died(e) is e: raise
+        except WorkerDied:
             few = paths[done:done+2*workers*chunk]
             yield [_alone(o) for o in few]
             done += len(few)
@@ -127,10 +126,8 @@ def n_cores(
 
 def _alone(path):
     "A `Look`, by a process that may die of it"
-    try: return next(iter(DataLoader(_Chunks([path], 1), batch_size=None, num_workers=1, collate_fn=_same)))[0]
-    except RuntimeError as e:
-        if died(e) is e: raise
-        return Look(str(path), problem='the process that read it was killed: out of memory?')
+    try: return next(batches_of(DataLoader(_Chunks([path], 1), batch_size=None, num_workers=1, collate_fn=_same)))[0]
+    except WorkerDied: return Look(str(path), problem='the process that read it was killed: out of memory?')
 
 # %% ../nbs/24_look.ipynb #d0fb5791
 def write_looks(

@@ -27,7 +27,7 @@ from .core import DataError, nearest, shown, UsageError
 from .files import run_file
 from .ladder import check_settings, is_paper, ladder, settings
 from .augment import reading_cfg
-from .resnet import channels_in, make_untrained, our_names, variants, XResNet
+from .resnet import channels_in, make_untrained, our_names, own_names, unwrapped, variants, XResNet
 from .weights import check_cfg, file_cfg, first_line, import_timm, is_weight_file, load_weights, max_side, pretrain, read_weights, timm_cfg
 from .weights import weights_name
 
@@ -274,8 +274,9 @@ def check_own(
     source # Where they are from, for messages
 ):
     "Refuse weights that would have to be adapted: those of a run are its model's own, number for number"
-    own = {k.replace('_orig_mod.', ''):v for k,v in model.state_dict().items()}
-    pairs = [(k,v,own[k]) for k,v in ((k.replace('_orig_mod.', ''),v) for k,v in weights.items()) if k in own]
+    model = unwrapped(model)
+    own = own_names(model.state_dict())
+    pairs = [(k,v,own[k]) for k,v in own_names(weights, model).items() if k in own]
     bad = next((o for o in pairs if o[1].shape!=o[2].shape or o[1].is_floating_point()!=o[2].is_floating_point()), None)
     if bad is None: return
     mine,theirs = (f'{tuple(o.shape)} in {o.dtype}' for o in bad[1:])
@@ -292,7 +293,7 @@ def read_run(
     if not f.is_file(): raise DataError(f"'{shown(path)}' is no run folder: it has no {f.name}")
     weights = run_file(path, nearest(which, ('best', 'last'), 'weights'))
     args,(tensors,meta) = read_args(f),read_weights(weights)
-    model = model or run_model(args, tensors, weights)
+    model = run_model(args, tensors, weights) if model is None else model
     check_own(tensors, model, weights)
     load_weights(model, tensors, str(weights)).data_cfg = file_cfg(weights, tensors, meta, args['data_cfg'])
     return args | dict(data_cfg=model.data_cfg),model

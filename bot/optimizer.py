@@ -19,6 +19,7 @@ from fastai.learner import Learner
 from fastai.optimizer import Optimizer
 from .ladder import check_settings, ladder, setting
 from .init import norm_layers
+from .resnet import own_names, unwrapped
 
 # %% ../nbs/12_optimizer.ipynb #66601e67
 def scale_lr(
@@ -114,10 +115,11 @@ def undecayed(
     model:torch.nn.Module # Any model
 )->list: # Parameters
     "Parameters of `model` that are no weights: those of layers that are or are called norms, biases of any shape, and what the model itself or its kind names: positions, tokens"
+    model = unwrapped(model)
     said = set(model.no_weight_decay()) if hasattr(model, 'no_weight_decay') else set()   # timm's models
-    def no_weight(k): return k.removeprefix('_orig_mod.') in said or k.rpartition('.')[2].startswith(('bias', 'class_token', 'pos_embedding', 'relative_position_bias'))
+    def no_weight(k): return k in said or k.rpartition('.')[2].startswith(('bias', 'class_token', 'pos_embedding', 'relative_position_bias'))
     norms = [m for m in model.modules() if isinstance(m, norm_layers) or re.search('Norm(?![a-z])', type(m).__name__)]
-    return [p for m in norms for p in m.parameters(recurse=False)] + [p for k,p in model.named_parameters() if no_weight(k)]
+    return [p for m in norms for p in m.parameters(recurse=False)] + [p for k,p in own_names(dict(model.named_parameters())).items() if no_weight(k)]
 
 @patch
 def create_opt(self:Learner):

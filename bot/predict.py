@@ -17,10 +17,11 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from .core import DataError, died, HungUp, Num, shown, UsageError, write_atomic
+from .core import DataError, HungUp, Num, shown, UsageError, write_atomic
 from .ladder import setting
 from .images import Encoded, ImageError
 from .folders import files_words, Folder
+from .workers import died
 from .keys import key, keyed
 from .augment import batch_input, view
 from .resnet import check_size

@@ -9,8 +9,9 @@ Docs: https://OWNER.github.io/bot/resnet.html.md"""
 
 # %% auto #0
 __all__ = ['variants', 'depths', 'size_errors', 'conv_bn', 'make_stem', 'make_path', 'make_shortcut', 'Residual', 'widened',
-           'XResNet', 'our_names', 'check_args', 'make_untrained', 'evaluating', 'channels_in', 'dry_run', 'takes_size',
-           'check_size', 'n_params', 'count_flops', 'macs', 'CostTable', 'part_shapes', 'summary']
+           'XResNet', 'our_names', 'check_args', 'make_untrained', 'evaluating', 'channels_in', 'dry_run', 'unwrapped',
+           'own_names', 'takes_size', 'check_size', 'n_params', 'count_flops', 'macs', 'CostTable', 'part_shapes',
+           'summary']
 
 # %% ../nbs/08_resnet.ipynb #7240e3c0
 from bisect import bisect_left
@@ -21,7 +22,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
-from .core import nearest, UsageError
+from .core import nearest, shown, UsageError
 from .ladder import setting
 from .augment import paper_cfg
 from .init import xavier
@@ -157,7 +158,7 @@ def check_args(
     "Refuse what cannot be built"
     nearest(name, our_names(), 'model')
     for k,v in dict(n_out=n_out, c_in=c_in, widen=widen).items():
-        if not v>0: raise UsageError(f'{k}={v}: {name} needs more than that')
+        if not 0<v<2**31: raise UsageError(f"{k}={shown(v)[:60]}: {name} needs {'less' if v>0 else 'more'} than that")
     n = len(variants[name[-1]]['stem'])
     if stem is not None and (len(stem)!=n or min(stem)<1):
         raise UsageError(f"stem={tuple(stem)}: the stem of {name} has {n} convolution{'s'[:n>1]}, each at least 1 wide")
@@ -173,7 +174,8 @@ def make_untrained(
     check_args(name, n_out, c_in, widen, stem)
     depth,row = int(name[len('xresnet'):-1]),variants[name[-1]]
     stem = widened(row['stem'], widen) if stem is None else tuple(stem)
-    model = XResNet(**depths[depth], **row|dict(stem=stem), n_out=n_out, c_in=c_in, widen=widen)
+    try: model = XResNet(**depths[depth], **row|dict(stem=stem), n_out=n_out, c_in=c_in, widen=widen)
+    except (RuntimeError,TypeError,MemoryError) as e: raise UsageError(f'{name} is too large with n_out={n_out}, c_in={c_in}, widen={widen}, stem={stem}: there is no memory for it') from e
     model.arch = name
     return model
 
@@ -203,6 +205,23 @@ def dry_run(
     h,w = size if isinstance(size, (tuple,list)) else (setting('size')(size, 'size'),)*2
     tensors = {k:o.to('meta') for k,o in chain(model.named_parameters(), model.named_buffers())}
     with evaluating(model): return functional_call(model, tensors, torch.empty(1, channels_in(model), h, w, device='meta'))
+
+# %% ../nbs/08_resnet.ipynb #89ba9908
+def unwrapped(
+    model:nn.Module # Compiled, on several GPUs, or as it is
+)->nn.Module: # Shares its tensors
+    "The network that PyTorch's wrappers hold"
+    inner = model.module if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) else getattr(model, '_orig_mod', None)
+    return unwrapped(inner) if inner is not None else model
+
+def own_names(
+    tensors:dict, # By name, as a `state_dict` of any wrapper has them
+    model:nn.Module=None # That they are for; unset, a leading `module.` stays
+)->dict: # The same tensors
+    "`tensors` under the names of the network"
+    res = {k.replace('_orig_mod.', ''):v for k,v in tensors.items()}
+    def all_in(names): return all(o.startswith('module.') for o in names)
+    return {k[7:]:v for k,v in res.items()} if model is not None and res and all_in(res) and not all_in(model.state_dict()) else res
 
 # %% ../nbs/08_resnet.ipynb #2af59ee3
 size_errors = (RuntimeError, AssertionError, UsageError)

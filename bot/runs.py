@@ -25,6 +25,7 @@ __all__ = ['weights_bytes', 'save_weights', 'check_out', 'check_writable', 'besi
 
 # %% ../nbs/21_runs.ipynb #b65e14a6
 import json, tempfile, time
+from contextlib import suppress
 from inspect import signature
 from itertools import count
 from pathlib import Path
@@ -38,6 +39,7 @@ from .core import BotError, csv_text, shown, UsageError, write_atomic
 from .files import held, read_status
 from .ladder import Recipe, recipe
 from .block import bag_dls, BagCrop, BagImageBlock, set_norm
+from .resnet import own_names, unwrapped
 from .models import read_args, read_run
 from .learner import bag_learner, data_settings, pick_device
 from .args import check_fingerprint, fingerprint
@@ -48,8 +50,8 @@ def weights_bytes(
     data_cfg:dict=None # How its images are prepared, in the form of `paper_cfg`
 )->bytes: # What a `.safetensors` file holds
     "The parameters and buffers of `model`, with its name and how it sees images"
-    model = getattr(model, '_orig_mod', model)   # of a compiled one, whose tensors have another name
-    tensors = {k.replace('_orig_mod.', ''):v.detach().cpu().contiguous() for k,v in model.state_dict().items()}
+    model = unwrapped(model)
+    tensors = {k:v.detach().cpu().contiguous() for k,v in own_names(model.state_dict()).items()}
     meta = dict(arch=str(getattr(model, 'arch', type(model).__name__))) | ({} if data_cfg is None else dict(data_cfg=json.dumps(data_cfg)))
     return safetensors.save(tensors, dict(bot=json.dumps(meta)))
 
@@ -122,7 +124,14 @@ def epoch_row(
     "One row of `metrics.csv`: fastai's names and values, the last learning rate and the training throughput"
     row = dict(zip(learn.recorder.metric_names, learn.recorder.log))
     t = row.pop('time', '')
-    return row | dict(lr=float(learn.opt.hypers[-1]['lr']), img_per_s=round(learn.throughput.img_per_s, 1), time=t)
+    return {k:_number_of(k, v) for k,v in row.items()} | dict(lr=float(learn.opt.hypers[-1]['lr']), img_per_s=round(learn.throughput.img_per_s, 1), time=t)
+
+def _number_of(name, v):
+    "A metric's value as a number of Python's"
+    with suppress(ValueError,RuntimeError): v = v.item() if hasattr(v, 'item') else v
+    if v is None or isinstance(v, (int,float)): return v
+    what = f'{type(v).__name__}' + (f' of shape {tuple(v.shape)}' if hasattr(v, 'shape') else '')
+    raise UsageError(f"The metric '{shown(name)}' gives a {what}, which is no number: no epoch would be better than another\nTake one number of it, as its mean; a hook of your own can keep the rest")
 
 # %% ../nbs/21_runs.ipynb #d3245418
 def dropped(

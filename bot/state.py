@@ -13,7 +13,7 @@ __all__ = ['kept', 'pack_state', 'unpack_state', 'state_bytes', 'read_state', 'h
            'load_model', 'load_optimizer', 'load_training', 'image_paths']
 
 # %% ../nbs/21_state.ipynb #599ebabb
-import json, os, random
+import json, math, os, random
 from pathlib import Path
 import numpy as np, safetensors.torch as safetensors, torch
 from safetensors import safe_open
@@ -29,6 +29,7 @@ from fastai.learner import Learner
 from .core import UsageError
 from .loader import KeyedDL
 from .block import bag_of
+from .resnet import own_names, unwrapped
 from .precision import HalfPrecision
 
 # %% ../nbs/21_state.ipynb #707f1c7b
@@ -40,6 +41,7 @@ def pack_state(
     "`o` without its tensors"
     def part(v, k): return pack_state(v, tensors, f'{name}.{k}')
     if isinstance(o, np.generic): o = o.item()
+    if isinstance(o, float) and not math.isfinite(o): return dict(float=str(o))   # no JSON
     if o is None or isinstance(o, (bool,int,float,str)): return o
     if isinstance(o, (list,tuple,L)) and len(o)>8 and {float}==set(map(type, o)): return dict(floats=part(torch.tensor(list(o), dtype=torch.double), 'floats'))
     if isinstance(o, dict): return dict(dict=[[part(k, 'key'),part(v, k)] for k,v in o.items()])
@@ -57,6 +59,7 @@ def unpack_state(
     if not isinstance(o, dict): return o
     (kind,v), = o.items()
     if kind=='tensor': return tensors[v]
+    if kind=='float': return float(v)
     if kind=='floats': return unpack_state(v, tensors).tolist()
     if kind=='dict': return {unpack_state(k, tensors):unpack_state(x, tensors) for k,x in v}
     return (tuple if kind=='tuple' else list)(unpack_state(x, tensors) for x in v)
@@ -67,7 +70,7 @@ def state_bytes(
 )->bytes: # What a `.safetensors` file holds
     "`o` in one file"
     tensors = {}
-    text = json.dumps(pack_state(o, tensors))
+    text = json.dumps(pack_state(o, tensors), allow_nan=False)
     return safetensors.save(tensors, dict(bot=text))
 
 def read_state(
@@ -152,12 +155,14 @@ def load_loader(
     else: vars(dl).update(state)
 
 # %% ../nbs/21_state.ipynb #91f7fdd6
+def _parameters(learn): return own_names(dict(unwrapped(learn.model).named_parameters()))
+
 def training_state(
     learn:Learner # In the middle of a fit
 )->dict: # For `pack_state`
     "All of `learn` that the next step depends on, but for its weights"
     rec,opt = learn.recorder,learn.opt
-    grads = {k:p.grad for k,p in learn.model.named_parameters() if p.grad is not None and p.grad.any()}   # of accumulation
+    grads = {k:p.grad for k,p in _parameters(learn).items() if p.grad is not None and p.grad.any()}   # of accumulation
     losses = torch.stack([torch.as_tensor(o) for o in rec.losses]) if rec.losses else None
     return dict(opt=opt.state_dict(), frozen=opt.frozen_idx, grads=grads, pct_train=learn.pct_train, train_iter=learn.train_iter, generators=generator_state(),
         loaders=[loader_state(o) for o in learn.dls.loaders], hooks={k:o for k,cb in hooks_by_name(learn).items() if (o := hook_state(cb))},
@@ -165,12 +170,12 @@ def training_state(
 
 # %% ../nbs/21_state.ipynb #d31ed99a
 def load_model(
-    model:torch.nn.Module, # The run's, compiled or not
+    model:torch.nn.Module, # The run's, wrapped or not
     path:Path # From `weights_bytes`
 ):
     "Give `model` exactly these tensors"
-    weights = safetensors.load_file(path)
-    model.load_state_dict({k:weights[k.replace('_orig_mod.', '')] for k in model.state_dict()})
+    weights,model = safetensors.load_file(path),unwrapped(model)
+    model.load_state_dict({k:weights[name] for name,k in own_names({k:k for k in model.state_dict()}).items()})
 
 def load_optimizer(
     opt, # fastai's, or one of PyTorch's in fastai's `OptimWrapper`
@@ -191,7 +196,8 @@ def load_training(
     "Give `learn` what it had"
     rec,s = learn.recorder,state['recorder']
     load_optimizer(learn.opt, state['opt'], state['frozen'])
-    for k,p in learn.model.named_parameters(): p.grad = state['grads'][k].to(p.device) if k in state['grads'] else p.grad
+    grads = own_names(state['grads'])
+    for k,p in _parameters(learn).items(): p.grad = grads[k].to(p.device) if k in grads else p.grad
     for dl,o in zip(learn.dls.loaders, state['loaders']): load_loader(dl, o)
     hooks = hooks_by_name(learn)
     for k,o in state['hooks'].items():

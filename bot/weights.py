@@ -22,7 +22,7 @@ from torch import nn
 from .core import nearest, shown, UsageError
 from .ladder import is_paper
 from .augment import paper_cfg, reading_cfg
-from .resnet import depths, our_names, XResNet
+from .resnet import depths, our_names, own_names, unwrapped, XResNet
 
 # %% ../nbs/09_weights.ipynb #29749397
 def timm_name(
@@ -106,9 +106,9 @@ def load_weights(
     source:str='these weights' # Where they are from, for messages
 )->nn.Module: # The same model
     "Load all of `weights` or nothing; what had to be adapted is printed"
-    given,model = model,getattr(model, '_orig_mod', model)
-    ours,compiled = isinstance(model, XResNet),{o.replace('_orig_mod.', ''):o for o in model.state_dict()}
-    weights = {k.replace('_orig_mod.', ''):v for k,v in weights.items()}
+    given,model = model,unwrapped(model)
+    ours,compiled = isinstance(model, XResNet),own_names({o:o for o in model.state_dict()})
+    weights = own_names(weights, model)
     cfg = {} if ours else getattr(model, 'pretrained_cfg', {})
     if ours and 'stem.0.weight' not in weights: weights = from_timm(weights)
     weights,notes = fit_weights({compiled.get(k, k):v for k,v in weights.items()}, model, cfg.get('first_conv') or 'stem.0', cfg.get('classifier') or 'fc')

@@ -2,7 +2,9 @@
 import json, multiprocessing, numpy as np, os, pickle, pytest, shutil, subprocess, sys, time, torch, torch.nn.functional as F, yaml
 from copy import deepcopy
 from functools import partial
+from inspect import signature
 from pathlib import Path
+from threading import Timer
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -11,6 +13,8 @@ from fasttransform import Transform
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.callback.core import Callback, CancelBatchException
+from fastai.callback.training import GradientAccumulation
+from fastcore.basics import noop
 from fastai.callback.mixup import CutMix, MixUp
 from fastai.learner import Learner, Recorder
 from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, FocalLoss, LabelSmoothingCrossEntropy
@@ -23,15 +27,19 @@ from fastai.vision.core import PILImageBW
 from fastai.vision.data import ImageBlock
 from bot.all import *
 from bot.learner import run_card
-from bot import precision
+from bot import precision, resume
 from bot.core import BotError
+from bot.files import run_file
+from bot.ladder import options, setting, settings
 from bot.distill import Distillation, of_learner
 from bot.guards import Diverged, DivergenceGuard, TargetCheck
 from bot.mixup import draw_pairs
-from bot.optimizer import decayed
+from bot.optimizer import decayed, undecayed
+from bot.resnet import unwrapped
 from bot.watch import Throughput
 from bot.args import best_by, is_best
 from bot.runs import new_run
+from bot.workers import batches_of, WorkerDied
 from bot.models import check_run, get_model, make_xresnet, param_groups, read_args
 
 def quiet(learn, f, *args, **kwargs):
@@ -126,10 +134,10 @@ def test_progressive_resizing_is_what_is_written(tmp_path):
     args = yaml.safe_load((path/'args.yaml').read_text())
     assert (args['settings']['bs'], args['data']['bs'], args['settings']['size'], args['data']['size'])==(16, 16, 48, 48)
 
-def foreign(size=32, bs=8, n=40):
+def foreign(size=32, bs=8, n=40, workers=0):
     "fastai's own `DataLoaders` of gray pictures"
     dls = DataBlock((ImageBlock(PILImageBW), CategoryBlock), getters=[ItemGetter(0), ItemGetter(1)], item_tfms=Resize(size))
-    return dls.dataloaders([(PILImageBW.create((torch.rand(40, 40)*255).byte().numpy()), 'ab'[i%2]) for i in range(n)], bs=bs, num_workers=0, device='cpu')
+    return dls.dataloaders([(PILImageBW.create((torch.rand(40, 40)*255).byte().numpy()), 'ab'[i%2]) for i in range(n)], bs=bs, num_workers=workers, device='cpu')
 
 def test_foreign_loaders_are_as_they_are_now(tmp_path):
     "Batch and size of anybody's loaders, changed in place in any way; looking moves no generator"
@@ -255,16 +263,48 @@ def test_freeze_leaves_the_head():
 def test_one_layer_says_so(capsys):
     assert len(param_groups(nn.Sequential(nn.Flatten(), nn.Linear(4, 2))))==1 and 'can be frozen' in capsys.readouterr().out
 
-def test_a_compiled_model_leaves_plain_weights(tmp_path):
-    model = torch.compile(xresnet18d(n_out=10, widen=1/16), backend='eager')
-    learn = bag_learner(digits(bs=128), 'baseline', arch=model)
+def compiled(model): return torch.compile(model, backend='eager')
+wraps = dict(compiled=compiled, parallel=nn.DataParallel, both=lambda o: compiled(nn.DataParallel(o)), reverse=lambda o: nn.DataParallel(compiled(o)))
+
+@pytest.mark.parametrize('wrap', wraps.values(), ids=wraps)
+def test_a_wrapped_model_leaves_plain_weights(tmp_path, wrap):
+    "As the network itself has them, which a run, wrapped in any way, reads"
+    def make(): return xresnet18d(n_out=10, widen=1/16)
+    model = make()
+    learn = bag_learner(digits(bs=128), 'baseline', arch=wrap(model))
     path = run_of(learn, tmp_path/'run')
-    assert not any('_orig_mod' in k for k in read_weights(path/'last.safetensors')[0])
-    for o in xresnet18d(n_out=10, widen=1/16),torch.compile(xresnet18d(n_out=10, widen=1/16), backend='eager'):
+    weights,meta = read_weights(path/'last.safetensors')
+    assert weights.keys()==model.state_dict().keys() and meta['arch']=='xresnet18d'
+    for o in make(),wrap(make()),nn.DataParallel(make()):
         mine = load_run(path, 'last', device='cpu', model=o)
-        assert torch.equal(mine.model.fc.weight, model.fc.weight)
-    save = {f'_orig_mod.{k}':v for k,v in mine.model._orig_mod.state_dict().items()}   # as an earlier run has them
-    load_weights(xresnet18d(n_out=10, widen=1/16), save)
+        assert torch.equal(dict(unwrapped(mine.model).named_parameters())['fc.weight'], model.fc.weight)
+    early = wrap(make()).state_dict()   # names as an earlier run, or another program, has them
+    assert torch.equal(load_weights(make(), early).fc.weight, early[next(k for k in early if k.endswith('fc.weight'))])
+
+@pytest.mark.parametrize('wrap', wraps.values(), ids=wraps)
+def test_a_wrapped_model_goes_on(tmp_path, wrap):
+    "With open gradients, from one kind of wrapper to another"
+    def learner(wrap): return bag_learner(digits(bs=128), 'baseline', arch=wrap(xresnet18d(n_out=10, widen=1/16)), epochs=2)
+    class Stop(Callback):
+        def after_batch(self):
+            if self.training and self.epoch==1 and self.iter==2: self.learn.run_folder.asked = KeyboardInterrupt()
+    torch.manual_seed(0)
+    whole = learner(noop)
+    start = deepcopy(whole.model.state_dict())
+    fit(whole, 2, cbs=GradientAccumulation(500))
+    for w,cbs in ((wrap,[Stop()]), (noop,[])):
+        learn = learner(w)
+        unwrapped(learn.model).load_state_dict(start) if w is noop else load_weights(learn.model, start)
+        try:
+            with recorded(learn, tmp_path): fit(learn, 2, cbs=[GradientAccumulation(500), *cbs])
+        except KeyboardInterrupt: assert w is wrap
+    assert all(torch.equal(v, whole.model.state_dict()[k]) for k,v in learn.model.state_dict().items())
+
+def test_a_vit_in_a_wrapper_has_no_decay_of_its_own():
+    import timm
+    model = timm.create_model('vit_tiny_patch16_224', img_size=32, num_classes=2)
+    names = [[k for k,p in model.named_parameters() if any(p is o for o in undecayed(w(model)))] for w in (noop, *wraps.values())]
+    assert 'pos_embed' in names[0] and all(o==names[0] for o in names)
 
 # ---- what a run is chosen by
 
@@ -282,9 +322,31 @@ def test_runs_with_any_metrics(tmp_path, metrics, rec, by, better):
 def test_the_best_is_the_earliest_number():
     def best(name, *xs): return [i for i in range(len(xs)) if is_best([{'epoch':j, 'train_loss':0., 'valid_loss':0., name:x} for j,x in enumerate(xs[:i+1])])]
     nan = float('nan')
-    assert best('accuracy', .5, .5, .6, .4, .6)==[0,2] and best('error_rate', .5, .5, .4, .6)==[0,2] and best('my_loss', nan, .5, nan, .5, .4)==[1,4]
-    assert best('f1', .1, .2, nan, .2)==[0,1] and best('f1', None, None)==[0,1]
+    assert best('accuracy', .5, .5, .6, .4, .6)==[0,2] and best('error_rate', .5, .5, .4, .6)==[0,2] and best('my_loss', nan, .5, nan, .5, .4)==[0,1,4]   # till there is a number, by valid_loss
+    assert best('f1', .1, .2, nan, .2)==[0,1] and best('f1', None, None)==best('f1', nan, nan)==[0] and best('valid_loss', None, None)==[0,1]
     assert best_by(['epoch','train_loss','valid_loss','lr','time'])=='valid_loss' and best_by(['epoch','train_loss','lr']) is None
+
+def per_class(pred, y): return torch.stack([(pred.argmax(1)==y)[y==k].float().mean() for k in range(10)])
+
+def lost(pred, y): return torch.tensor(float('nan'))
+
+@pytest.mark.parametrize('f,what', [(per_class, r"'per_class' gives a Tensor\w* of shape \(10,\)"), (lambda p, y: torch.zeros(2, 2), r'of shape \(2, 2\)')])
+def test_a_metric_that_is_no_number_is_refused(tmp_path, f, what):
+    learn = small(digits(bs=128))
+    learn.metrics = [f]
+    with pytest.raises(UsageError, match=what+'.*no number.*\n.*mean'), recorded(learn, tmp_path): fit(learn)
+
+def test_a_metric_without_numbers_leaves_the_best_to_the_loss(tmp_path, capsys):
+    learn = small(digits(bs=128))
+    learn.metrics = [lost]
+    with recorded(learn, tmp_path): fit(learn, 2)
+    def no_json(o): raise ValueError(o)
+    status = json.loads((tmp_path/'status.json').read_text(), parse_constant=no_json)
+    losses = [o['valid_loss'] for o in learn.run_folder.rows]
+    assert status['state']=='finished' and status['valid_loss']==losses[-1] and 'lost was no number in any epoch: the best weights are those of the lowest valid_loss' in capsys.readouterr().out
+    assert run_file(tmp_path, 'best')==tmp_path/f'weights-{1+losses.index(min(losses)):04}-0000.safetensors' or losses[1]>losses[0]
+    with safe_open(run_file(tmp_path, 'state'), 'pt') as f: json.loads(f.metadata()['bot'], parse_constant=no_json)
+    assert load_run(tmp_path, device='cpu')
 
 def test_a_run_on_foreign_data(tmp_path):
     learn = small(foreign())
@@ -602,19 +664,55 @@ def test_the_advice_fits_the_cause():
 
 def kill(): [os.kill(o.pid, 9) for o in multiprocessing.active_children()]
 
-@pytest.mark.parametrize('where', ['loop', 'step'])
-def test_a_killed_worker_is_said_in_words(tmp_path, where):
-    "Whether PyTorch says it while a batch is waited for or in the midst of a step; the next pass has new workers"
-    class Kill(Callback):
-        def after_batch(self):
-            if not self.training or self.epoch or self.iter!=1: return
-            kill()
-            if where=='step': time.sleep(1)
-    learn = small(digits(num_workers=1, bs=64))
-    with pytest.raises(BotError, match='process that reads images was killed.*\n.*fewer'):
-        with recorded(learn, tmp_path): fit(learn, cbs=Kill())
-    assert 'fewer' in json.loads((tmp_path/'status.json').read_text())['error']
-    assert len(list(learn.dls.train))==len(learn.dls.train)
+class Kill(Callback):
+    "Every worker dies, other loaders' too"
+    def __init__(self, where): self.where = where
+    def after_batch(self):
+        if not self.training or self.epoch or self.iter!=1: return
+        if self.where!='save': kill()
+        if self.where=='step': time.sleep(1)
+
+@pytest.mark.parametrize('where,own', [('loop',True), ('step',True), ('save',True), ('loop',False), ('step',False)])
+def test_a_killed_worker_is_said_in_words(tmp_path, where, own, monkeypatch):
+    "Once, where a batch is waited for, however many loaders lost theirs; what is saved meanwhile is whole, and the next pass has new ones"
+    learn = small(digits(num_workers=1, bs=64) if own else foreign(workers=1))
+    others = [digits(num_workers=1, bs=64) for _ in range(2)] if own else []
+    for o in others: next(iter(o.train))   # their workers live on
+    write = resume.write_sum
+    if where=='save': monkeypatch.setattr(resume, 'write_sum', lambda path, data: (kill(), time.sleep(.5)) and write(path, data))
+    with pytest.raises(BotError, match='process that reads images was killed.*\n.*fewer') as e:
+        with recorded(learn, tmp_path, save_minutes=0 if where=='save' else 10): fit(learn, cbs=Kill(where))
+    status = json.loads((tmp_path/'status.json').read_text())
+    assert status['error']==str(e.value) and not list(tmp_path.glob('.claim*')) and bool(status.get('files'))==(where=='save')
+    if where=='save': assert run_file(tmp_path, 'state') and status['batch']==1
+    for dl in [learn.dls.train, *(o.train for o in others)]: assert len(list(dl))==len(dl)
+
+class Sleeps:
+    def __len__(self): return 3
+    def __getitem__(self, i): return time.sleep(60*i) or os.getpid()
+
+def test_a_death_is_heard_where_it_is_waited_for():
+    "At once in a wait, and for the workers of that wait alone; in any other line not at all"
+    own,other = (batches_of(torch.utils.data.DataLoader(Sleeps(), batch_size=None, num_workers=1)) for _ in range(2))
+    pids,begin = [next(own),next(other)],time.monotonic()
+    timers = [Timer(*o) for o in ((.5, os.kill, (pids[1], 9)), (1.5, os.kill, (pids[0], 9)))]
+    for o in timers: o.start()
+    with pytest.raises(WorkerDied): next(own)
+    assert 1.4<time.monotonic()-begin<4
+    with pytest.raises(WorkerDied): next(other)
+
+@pytest.mark.parametrize('v', [2**62, 2**63, 10**30, 10**400, -10**400, 10**5000, '9'*5000, [10**5000]], ids='abcdefgh')
+def test_no_number_is_too_large_for_words(v):
+    "Each setting, in Python as in text; a value that can be used gives no raw error either"
+    for k in [*signature(settings).parameters, *signature(options).parameters]:
+        try: setting(k)(v, k)
+        except UsageError as e: assert len(str(e))<600 and str(e).isprintable()
+    def refused(f, *args, **kwargs):
+        with pytest.raises(BotError): f(*args, **kwargs)
+    for k in 'size','bs','num_workers': refused(digits, **{k:v})
+    refused(small, digits(), widen=v)
+    if v==2**62: return   # so many epochs could be begun
+    refused(digits, seed=v), refused(small, digits(), epochs=v), refused(small(digits()).fit_rung, v)
 
 def claim(args):
     os.chdir(args)
@@ -647,7 +745,7 @@ def test_nobody_reads_any_more(tmp_path):
 @pytest.fixture(scope='module')
 def good_run(tmp_path_factory): return run_of(small(digits(bs=128)), tmp_path_factory.mktemp('good')/'run')
 
-settings_of = dict(arch=[7, None, ['a'], 'no_such', 'xresnet18d\x1b[2J', {}], widen=[1000, 1e30, -1, 'wide', [1], float('nan')], size=[1e9, 0, -3, 'x', None, [32]],
+settings_of = dict(arch=[7, None, ['a'], 'no_such', 'xresnet18d\x1b[2J', {}], widen=[1000, 1e30, -1, 'wide', [1], float('nan')], size=[1e9, 10**400, 0, -3, 'x', None, [32]],
     bs=['x'], eps=[2], jitter=['a', [1]], min_scale=[-1], flip=[9], pca=[{}], alpha=[[]], drops=[7, 'a', [10**400]], fp16=['perhaps'], no_such=[1],
     zz=[1, None], epochs=[10**400, -10**400, None, 1.5], mom=[None], sched=[None, [['step']]], wd=[1e300], lr=[10**400, 'a'],
     pretrained=[7, ['a']], teacher=[7, ['a']], T=[None], zero_gamma=[None])
