@@ -9,8 +9,9 @@ Docs: https://OWNER.github.io/bot/core.html.md"""
 
 # %% auto #0
 __all__ = ['stop_signals', 'BotError', 'UsageError', 'DataError', 'WriteError', 'Terminated', 'HungUp', 'SavedOnRequest',
-           'end_state', 'exit_code', 'nearest', 'shown', 'Num', 'Nums', 'One', 'Switch', 'write_atomic', 'write_once',
-           'within', 'check_member', 'state_sign', 'html_table', 'in_words', 'csv_text', 'help_text', 'add_help']
+           'end_state', 'exit_code', 'nearest', 'shown', 'Num', 'Nums', 'One', 'Switch', 'in_parts', 'write_atomic',
+           'write_once', 'within', 'check_member', 'state_sign', 'html_table', 'in_words', 'csv_text', 'help_text',
+           'add_help']
 
 # %% ../nbs/00_core.ipynb #928f9c56
 import csv, io, os, shutil, sys, tempfile, zlib
@@ -156,19 +157,26 @@ class Switch(One):
     def __repr__(self): return 'Switch()'
 
 # %% ../nbs/00_core.ipynb #f04de1af
+def in_parts(
+    data:bytes|str|list # Content of a file, or bytes that follow each other
+)->list: # Of bytes
+    "What to write one after the other"
+    if isinstance(data, str): data = data.encode(errors='backslashreplace')   # a name that is no text
+    return data if isinstance(data, list) else [data]
+
 def write_atomic(
     path:str|Path, # File to write or replace
-    data:bytes|str # Its whole content
+    data:bytes|str|list # Its whole content, or bytes that follow each other
 ):
     "Replace `path` by `data`, all or nothing"
     path = Path(path)
-    tmp,data = path.with_name(f'.{path.name}.{os.getpid()}'),data.encode(errors='backslashreplace') if isinstance(data, str) else data   # a name that is no text
+    tmp,parts = path.with_name(f'.{path.name}.{os.getpid()}'),in_parts(data)
     try:
         with open(tmp, 'wb') as f:
-            f.write(data)
+            f.writelines(parts)
             f.flush(), os.fsync(f.fileno())
         os.replace(tmp, path)
-    except OSError as e: raise WriteError(f"Cannot write '{shown(path)}' ({len(data)/1e6:,.1f} MB): {e.strerror}\nWhat was there before is whole; mend this and give the same command again") from e
+    except OSError as e: raise WriteError(f"Cannot write '{shown(path)}' ({sum(map(len, parts))/1e6:,.1f} MB): {e.strerror}\nWhat was there before is whole; mend this and give the same command again") from e
     finally:
         with suppress(OSError): tmp.unlink()
 

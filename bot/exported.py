@@ -40,8 +40,8 @@ def write_exported(
     card:dict # What `model.json` holds; its `files` get this one
 ):
     "Write the two files"
-    from bot.runs import weights_bytes
-    made = write_sum(path/'model.safetensors', weights_bytes(model, card['data_cfg']))
+    from bot.runs import weights_parts
+    made = write_sum(path/'model.safetensors', weights_parts(model, card['data_cfg']))
     own = {made.pop('name'): made | takes()}
     card['files'] = card.get('files', {}) | own
     write_atomic(path/'model.json', json.dumps(card, indent=1, ensure_ascii=False))

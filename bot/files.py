@@ -13,21 +13,25 @@ __all__ = ['plain_names', 'write_sum', 'is_whole', 'second_name', 'sync_folder',
 
 # %% ../nbs/00_files.ipynb #2b406c94
 import json, os, re, shutil, socket, threading, time, zlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import reduce
 from pathlib import Path
 from secrets import token_hex
 from fastcore.basics import patch
-from .core import BotError, DataError, shown, UsageError, write_atomic
+from .core import BotError, DataError, in_parts, shown, UsageError, write_atomic
 
 # %% ../nbs/00_files.ipynb #85ce9967
 def write_sum(
     path:Path, # File to write or replace
-    data:bytes|str # Its whole content
+    data:bytes|str|list # Its whole content, or bytes that follow each other
 )->dict: # Name, size and checksum
     "`write_atomic`, and how the file can be known again"
-    data = data.encode(errors='backslashreplace') if isinstance(data, str) else data
-    write_atomic(path, data)
-    return dict(name=path.name, size=len(data), crc32=zlib.crc32(data))
+    parts = in_parts(data)
+    with ThreadPoolExecutor(1) as pool:
+        crc = pool.submit(reduce, lambda crc,o: zlib.crc32(o, crc), parts, 0)   # counted while the disk writes
+        write_atomic(path, parts)
+    return dict(name=path.name, size=sum(map(len, parts)), crc32=crc.result())
 
 def is_whole(
     path:Path, # A file that may be missing

@@ -32,8 +32,8 @@ from .predictions import judged, prediction_rows
 from .watch import timed, waited
 from .learner import BagLearner
 from .args import best_by, changed_machine, check_fingerprint, columns_of, is_best, judged_by, plain, save_args, seen_cfg
-from .runs import epoch_row, is_finished, save_dropped, weights_bytes
-from .state import generator_state, hooks_by_name, image_paths, is_known, load_generators, load_model, load_training, read_state, state_bytes
+from .runs import epoch_row, is_finished, save_dropped, weights_parts
+from .state import generator_state, hooks_by_name, image_paths, is_known, load_generators, load_model, load_training, read_state, state_parts
 from .state import training_state
 
 # %% ../nbs/22_resume.ipynb #3e7bb2a7
@@ -96,8 +96,8 @@ def save(self:RunFolder,
     name = f'{len(rows):04}-{batch:04}'
     if files.get('state', {}).get('name')==f'state-{name}.safetensors': return   # saved already
     if self.claim: self.claim.check()
-    files['weights'] = write_sum(self.path/f'weights-{name}.safetensors', weights_bytes(self.learn.model, seen_cfg(self.learn)))
-    files['state'] = write_sum(self.path/f'state-{name}.safetensors', state_bytes(self.moment(rows, ended=bool(row))))
+    files['weights'] = write_sum(self.path/f'weights-{name}.safetensors', weights_parts(self.learn.model, seen_cfg(self.learn)))
+    files['state'] = write_sum(self.path/f'state-{name}.safetensors', state_parts(self.moment(rows, ended=bool(row))))
     if row: files = self.ended(rows, name, files)
     save_dropped(self.path, self.learn.dls)
     self.commit(rows, batch, files)
