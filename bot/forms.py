@@ -12,7 +12,8 @@ __all__ = ['Prepared', 'import_onnx', 'write_onnx', 'ask_onnx', 'write_pt2', 'as
            'write_timm', 'ask_timm']
 
 # %% ../nbs/27_forms.ipynb #fa256e5c
-import json, math
+import io, json, logging, math
+from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 import torch
@@ -49,12 +50,23 @@ def import_onnx():
     import onnxruntime
     return onnxruntime
 
+@contextmanager
+def _quiet():
+    "What the exporter remarks on its way is for those who write it"
+    log = logging.getLogger('torch.onnx')
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(io.StringIO()): yield
+    finally: log.setLevel(level)
+
 def _graph_input(cfg, prepare):
     "Two images, and the word that their number is free"
     s,c = cfg['size'],3
     x = torch.zeros(2, s, s, c, dtype=torch.uint8) if prepare else torch.zeros(2, c, s, s)
     return (x,),({0: torch.export.Dim('n', min=1)},)
 
+# %% ../nbs/27_forms.ipynb #546ff5f0
 def write_onnx(
     net:nn.Module, # To be written
     path:Path, # '.onnx'
@@ -64,7 +76,7 @@ def write_onnx(
     "Write `net` as ONNX"
     x,free = _graph_input(card['data_cfg'], prepare)
     names = dict(input_names=['image'], output_names=['probability' if prepare else 'logit'])
-    program = torch.onnx.export(net, x, dynamic_shapes=free, dynamo=True, verbose=False, **names)
+    with _quiet(): program = torch.onnx.export(net, x, dynamic_shapes=free, dynamo=True, verbose=False, **names)
     for o in program.model.graph: o.metadata_props.clear()
     program.model.metadata_props['model.json'] = json.dumps(card)
     program.save(path, external_data=False)
