@@ -1,17 +1,17 @@
 "A run asked about images, from the outside: what is written, in which order, without fastai; a run judged, against fastai and timm; and what is said of input that cannot be used"
-import csv, io, json, os, re, shutil, subprocess, sys
+import csv, io, json, os, shutil, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest, torch, yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from bot.augment import paper_cfg, view
-from bot.core import DataError, UsageError
+from bot.core import csv_text, DataError, UsageError
 from bot.evaluate import evaluate, labelled_images, metric_lines
 from bot.files import run_file
 from bot.images import Encoded
 from bot.judge import wilson
-from bot.models import read_run, xresnet18d
-from bot.predict import image_files, open_model, plain_cell, predict, predict_to, Views
+from bot.models import xresnet18d
+from bot.predict import image_files, open_model, predict, predict_to, Views
 from bot.weights import timm_cfg
 
 def picture(y, i): return Image.fromarray(np.random.RandomState(i).randint(0, 90, (40,48,3)).astype(np.uint8) + np.uint8(120*y))
@@ -48,8 +48,9 @@ def made(path, classes=('cat','dog'), **more):
     save_file(xresnet18d(n_out=len(classes), widen=1/16).state_dict(), path/'best.safetensors', dict(bot=json.dumps(dict(arch='xresnet18d'))))
     return path
 
-def process(code, *words, **kw):
-    return subprocess.run([sys.executable, '-c', code, *map(str, words)], capture_output=True, env=os.environ | dict(PYTHONPATH=str(Path(__file__).parents[1])), **kw)
+here = os.environ | dict(PYTHONPATH=str(Path(__file__).parents[1]))
+
+def process(code, *words, **kw): return subprocess.run([sys.executable, '-c', code, *map(str, words)], capture_output=True, env=here, **kw)
 
 ask = 'import sys; from bot.predict import predict_to; sys.exit(predict_to(sys.argv[1], sys.argv[2:], device="cpu"))'
 
@@ -85,7 +86,7 @@ def test_spawned_workers(run, tmp_path):
     script = tmp_path/'s.py'
     script.write_text(f"import multiprocessing\nfrom bot.predict import predict\nif __name__=='__main__':\n    multiprocessing.set_start_method('spawn')\n"
         f"    print([o['error'] for o in predict({str(run)!r}, {str(tmp_path)!r}, workers=2, device='cpu')])\n")
-    out = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=str(Path(__file__).parents[1])))
+    out = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=here)
     assert out.stdout.strip()=="['', '', '']", out.stderr
 
 def test_a_process_needs_no_fastai(run, images):
@@ -119,7 +120,7 @@ def test_exit_codes(run, images, tmp_path, capsys):
 def test_nobody_reads_any_more(run, images):
     "As `head` does: no traceback"
     p = subprocess.Popen([sys.executable, '-c', 'import sys; from bot.core import HungUp\ntry: '+ask.replace('import sys; ', '').replace('; sys', '\nexcept ImportError: pass\ntry: sys')+'\nexcept HungUp as e: sys.exit(e.code)',
-        str(run), str(images)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | dict(PYTHONPATH=str(Path(__file__).parents[1])))
+        str(run), str(images)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=here)
     p.stdout.close()
     err = p.stderr.read().decode()
     assert p.wait()==129 and 'Traceback' not in err and 'Exception ignored' not in err, err
@@ -141,7 +142,7 @@ def test_columns(run, images):
 
 # ---- one record
 
-@pytest.mark.parametrize('cfg', [dict(interpolation='bicubic', crop_pct=.95), dict(interpolation='bicubic', crop_pct=.9, crop_mode='squash'), dict(interpolation='bicubic', crop_pct=1., input_size=(3,288,288))])
+@pytest.mark.parametrize('cfg', [dict(crop_pct=.95), dict(crop_pct=.9, crop_mode='squash'), dict(crop_pct=1., input_size=(3,288,288))])
 @pytest.mark.parametrize('shape', [(300,400), (517,333), (90,120)])
 def test_views_of_timm(cfg, shape):
     "timm's own transform, byte for byte"
@@ -216,7 +217,7 @@ def test_best_and_last(run, images, tmp_path):
     for role in 'best','last': shutil.copy(run_file(run, role), r/f'{role}.safetensors.new'), os.replace(r/f'{role}.safetensors.new', r/f'{role}.safetensors')
     rows = list(csv.DictReader((r/'metrics.csv').open()))
     for i,o in enumerate(rows): o['accuracy'] = 1-i
-    with (r/'metrics.csv').open('w') as f: w = csv.DictWriter(f, rows[0]); w.writeheader(); w.writerows(rows)
+    (r/'metrics.csv').write_text(csv_text(rows))
     tensors = load_file(r/'last.safetensors')
     save_file(tensors | {'fc.weight': -tensors['fc.weight'], 'fc.bias': -tensors['fc.bias']}, r/'last.safetensors', dict(bot=json.dumps(dict(arch='xresnet18d'))))
     a,b = (evaluate(r, which=o, device='cpu').metrics for o in ('best','last'))
