@@ -195,7 +195,7 @@ def origin_parts(
 def _details(title, text): return [Details(Summary(title), Pre(Code('\n'.join(map(shown, text.splitlines())))))] if text else []
 def _lines(d): return '\n'.join(f'{k}: {v}' for k,v in d.items())
 
-# %% ../nbs/27_report.ipynb #e0c0d2a1
+# %% ../nbs/27_report.ipynb #753b4af2
 def result_parts(
     o:Outcome, # Of a run, with predictions
     root:str # Folder that the paths begin in
@@ -205,7 +205,7 @@ def result_parts(
     conf = confusion(seen.y, seen.top[:,0], len(seen.classes))
     heads,few = ['label','taken for','images','of the label'],len(conf)<=max_cells
     rows = confusion_rows(conf, seen.classes, 10 if few else 50)
-    return [part('Classes', sort_table(['class','images','recall (95% interval)','precision (95% interval)','F1',''], class_rows(conf, seen.classes))),
+    return [part('Classes', Div(sort_table(['class','images','recall (95% interval)','precision (95% interval)','F1',''], class_rows(conf, seen.classes)), cls='' if few else 'tall')),
         part('Confusion matrix', (matrix_table if few else matrix_picture)(*[conf, seen.classes][:1+few]), P('The largest confusions:' if rows else 'Nothing was mistaken.'), *[sort_table(heads, rows)]*bool(rows)),
         *picture_parts(o, root), part('How sure it is', P(sure_words(j, seen.p[:,0])), Div(reliability_plot(seen.p[:,0], seen.right), cls='gallery'))]
 
