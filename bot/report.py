@@ -27,7 +27,7 @@ from .judge import confusion, per_class, reliability, wilson
 from .outcome import curves, Outcome, read_outcome
 from .paired import compare_page, difference_words
 
-# %% ../nbs/27_report.ipynb #ec5d66a1
+# %% ../nbs/27_report.ipynb #8636136d
 max_cells = 50   # classes of a matrix with numbers
 
 def matrix_table(
@@ -40,7 +40,7 @@ def matrix_table(
         if not conf[i,j]: return Td()
         return Td(f'{conf[i,j]:,}', cls='hit' if i==j else 'miss', style=f'--a:{.1+.7*share[i,j]:.2f}', title=f'{names[i]}: {share[i,j]:.1%} {names[j]}')
     rows = [Tr(Th(o), *[cell(i, j) for j in range(len(names))]) for i,o in enumerate(names)]
-    return Div(Table(Thead(Tr(Th('label'), *[Th(o) for o in names])), Tbody(*rows), cls='conf'), cls='scroll')
+    return Div(Table(Thead(Tr(Th('label'), *[Th(o) for o in names])), Tbody(*rows), cls='conf many' if len(names)>20 else 'conf'), cls='scroll')
 
 def matrix_picture(
     conf, # Of `confusion` (K, K)
@@ -178,7 +178,7 @@ def speed_words(
     cpu = ' Model and workers share the cores of a CPU.'*((o.args.get('resolved') or {}).get('device')=='cpu')
     return f'{fast}In the last epoch {w:.0%} of the time went by waiting for images: {limit}.{cpu}'
 
-# %% ../nbs/27_report.ipynb #29b369b9
+# %% ../nbs/27_report.ipynb #e5a0816a
 def origin_parts(
     o:Outcome # Of a run
 )->list: # Parts of a page
@@ -189,13 +189,13 @@ def origin_parts(
     doctor = [P(c, cls='note') for c in found] or [P('Nothing was found at a glance, at names and sizes of files. bot-check reads every image.')] if found is not None else [P('The doctor was not asked: bot-check SRC reads every image.')]
     where = dict(device=(a.get('resolved') or {}).get('device')) | a['versions'] | dict(images=a.get('path'), training=a.get('n_train'), validation=a.get('n_valid'), fingerprint=(a.get('fingerprint') or {}).get('hash'))
     return [part('Changed from the paper', P(rung), sort_table(['setting','paper','this run','why'], rows) if rows else P('Nothing.')), part('Doctor', *doctor),
-        part('Speed', P(speed_words(o))), part('Environment', sort_table(['what',''], [[k, str(v)] for k,v in where.items() if v is not None])),
+        part('Speed', P(speed_words(o))), part('Environment', sort_table(['what','value'], [[k, str(v)] for k,v in where.items() if v is not None])),
         part('The same again', *([Pre(Code(shown(a['command'])))] if 'command' in a else []), *_details('as Python', a.get('python')), *_details('all settings', _lines(a['settings'])))]
 
 def _details(title, text): return [Details(Summary(title), Pre(Code('\n'.join(map(shown, text.splitlines())))))] if text else []
 def _lines(d): return '\n'.join(f'{k}: {v}' for k,v in d.items())
 
-# %% ../nbs/27_report.ipynb #e0c0d2a1
+# %% ../nbs/27_report.ipynb #753b4af2
 def result_parts(
     o:Outcome, # Of a run, with predictions
     root:str # Folder that the paths begin in
@@ -205,7 +205,7 @@ def result_parts(
     conf = confusion(seen.y, seen.top[:,0], len(seen.classes))
     heads,few = ['label','taken for','images','of the label'],len(conf)<=max_cells
     rows = confusion_rows(conf, seen.classes, 10 if few else 50)
-    return [part('Classes', sort_table(['class','images','recall (95% interval)','precision (95% interval)','F1',''], class_rows(conf, seen.classes))),
+    return [part('Classes', Div(sort_table(['class','images','recall (95% interval)','precision (95% interval)','F1',''], class_rows(conf, seen.classes)), cls='' if few else 'tall')),
         part('Confusion matrix', (matrix_table if few else matrix_picture)(*[conf, seen.classes][:1+few]), P('The largest confusions:' if rows else 'Nothing was mistaken.'), *[sort_table(heads, rows)]*bool(rows)),
         *picture_parts(o, root), part('How sure it is', P(sure_words(j, seen.p[:,0])), Div(reliability_plot(seen.p[:,0], seen.right), cls='gallery'))]
 
