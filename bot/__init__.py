@@ -10,31 +10,43 @@ Modules:
 - `bot.args`: Settings, data and versions of a run in one text file, from which it can be made again
 - `bot.augment`: The paper's input pipeline (§2.1), in its words and in its authors' code
 - `bot.block`: The paper's pipeline as fastai's blocks, and loaders in one call
+- `bot.call`: A function as a command: options from its signature, exit codes from its errors
 - `bot.cases`: The kinds of things that the doctor finds, each described once, and the rules that find them
 - `bot.check`: Looks at every image once before a training, and writes down what would spoil it
 - `bot.cli`: `bot-train`: from a folder of images to a trained classifier
 - `bot.core`: What every other module uses: errors with their exit codes, files that are whole or not there, tables for people
 - `bot.datasets`: Data sets that a name is enough for: digits, which come along, and those of fastai
 - `bot.distill`: A hook that adds a trained teacher's answers to the loss
+- `bot.evaluate`: How good a run is on labelled images: its own, or others, with intervals and with what spoils the number
 - `bot.exclude`: A list of files that a training leaves out, as the doctor writes it
+- `bot.export`: A trained model for other programs: plain PyTorch, ONNX, `torch.export` and timm, each form checked on real images
+- `bot.exported`: A trained model as two files, read without fastai and without pickle
 - `bot.files`: A folder whose files are of one moment, and that one process writes at a time
 - `bot.folders`: Folders of images: what is in them, which folders are classes, and which part validates
 - `bot.formats`: What the bytes of an image file say, and the pixels that they stand for
+- `bot.forms`: A network as ONNX, as `torch.export` has it, and as a folder for timm
 - `bot.guards`: The order in which hooks act in a step, and two hooks that stop a run before it is wasted
 - `bot.images`: An image that is not decoded yet: decoded as far as a crop needs, the right way up
 - `bot.init`: How the weights of a network start: Xavier, MSRA and Kaiming, and residual blocks that start by passing on their input
+- `bot.judge`: How good a model is, by what it said of each image: accuracy, F1, calibration, each with the interval that the number of images allows
 - `bot.keys`: A random number for every name
 - `bot.ladder`: Every trick of the paper as one row of a table, and the run that a row stands for
 - `bot.learner`: One call puts a rung of the ladder onto fastai's `Learner`
-- `bot.links`: What a list of images says twice, or in two ways
+- `bot.links`: What a list of images says twice, or in two ways, and whether it is the list that it was
 - `bot.loader`: Items in an order that a seed decides
 - `bot.look`: What can be known of an image file without its label: whether it decodes, its size and format, and three numbers to find it again by
 - `bot.losses`: Label smoothing, cross entropy of soft targets and the distillation loss: pure functions, and one loss class that fastai takes as its own
 - `bot.mixup`: A hook that trains on blends of two images and of their labels
 - `bot.models`: Our models, timm's, and any other, by one function
 - `bot.optimizer`: Nesterov momentum as torch computes it under fastai's schedules, weight decay for weights only, and the learning rate for a batch size
+- `bot.outcome`: What a run left in its folder, read without any code of training, and its curves
 - `bot.page`: The frame of an HTML page in one file: style, escaping, sortable tables, thumbnails under a budget, figures
+- `bot.paired`: Several runs in one table, what differs between them, and how much better one is on the same images
 - `bot.precision`: Hooks that compute in 16 bits, and lay out images channels last
+- `bot.predict`: A trained model asked about images: files, folders or a list, in, a table out, without fastai
+- `bot.predictions`: The likeliest classes of each image and the loss, as the rows of `predictions.csv`
+- `bot.report`: The page of a run: how good it is and how sure that is, what it mistakes for what, with the pictures, and how it came about
+- `bot.reported`: Every run that is kept in a folder leaves its report there, and a learner shows it
 - `bot.resnet`: Four variants of ResNet at seven depths, all made by one class, and what they cost
 - `bot.resume`: The same command, or the same cell, goes on where a run stopped, and ends with the same bits
 - `bot.runs`: What a run was asked for and what it reached, in a folder that is read without running anybody's code

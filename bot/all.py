@@ -25,11 +25,18 @@ from .mixup import BagMixup, draw_pairs, mix
 from .distill import as_teacher, CachedTeacher, Distillation, Teacher
 from .precision import ChannelsLastBatch, HalfPrecision
 from .watch import draw_curves, loss_curves, LossPlot
-from .learner import bag_learner, wilson
+from .learner import bag_learner
 from .args import save_args
 from .runs import load_run, save_weights
 from .resume import recorded, RunFolder
 from .check import check
+from .judge import wilson
+from .predict import predict, predict_to
+from .evaluate import evaluate
+from .report import report
+from .reported import leave_report
+from .exported import load_exported
+from .export import export
 from .core import add_help as _add_help
 
 __all__ = ['BotError', 'DataError', 'UsageError', 'default_rung', 'fit_to', 'ladder', 'Ladder', 'readings', 'recipe', 'Recipe', 'settings', 'Trick', 'Encoded',
@@ -41,6 +48,7 @@ __all__ = ['BotError', 'DataError', 'UsageError', 'default_rung', 'fit_to', 'lad
     'xresnet152b', 'xresnet152c', 'xresnet152d', 'xresnet200a', 'xresnet200b', 'xresnet200c', 'xresnet200d', 'BagLoss', 'distill_loss', 'logit_gap',
     'smooth_labels', 'soft_cross_entropy', 'teacher_loss', 'decayed', 'nag', 'Nesterov', 'scale_lr', 'cosine_factor', 'lr_schedule', 'plot_sched',
     'step_factor', 'warmup_factor', 'Diverged', 'DivergenceGuard', 'hook_order', 'TargetCheck', 'BagMixup', 'draw_pairs', 'mix', 'as_teacher',
-    'CachedTeacher', 'Distillation', 'Teacher', 'ChannelsLastBatch', 'HalfPrecision', 'draw_curves', 'loss_curves', 'LossPlot', 'bag_learner', 'wilson',
-    'save_args', 'load_run', 'save_weights', 'recorded', 'RunFolder', 'check']
+    'CachedTeacher', 'Distillation', 'Teacher', 'ChannelsLastBatch', 'HalfPrecision', 'draw_curves', 'loss_curves', 'LossPlot', 'bag_learner', 'save_args',
+    'load_run', 'save_weights', 'recorded', 'RunFolder', 'check', 'wilson', 'predict', 'predict_to', 'evaluate', 'report', 'leave_report', 'load_exported',
+    'export']
 _add_help([*globals().values(), *vars(_fastai.Learner).values()], __package__)   # `?` shows what each parameter is

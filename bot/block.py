@@ -34,7 +34,7 @@ from .ladder import check_settings, ladder, options, setting
 from .images import crop, Encoded, ImageError, memory_rgb, pil_tensor, resize
 from .sources import find_source
 from .loader import KeyedDL
-from .augment import color, ColorDraw, middle, paper_mean, paper_std, random_box, valid_size
+from .augment import color, ColorDraw, normalized, paper_mean, paper_std, random_box, reading_cfg, view
 
 # %% ../nbs/06_block.ipynb #6785e595
 class EncodedImage(PILImage):
@@ -61,11 +61,11 @@ class EncodedImage(PILImage):
         if not self._size[0]: self._size = self.encoded.size
         return self._size
 
-    def decode(self, box=None, size=None, antialias=True, exact=False):
+    def decode(self, box=None, size=None, antialias=True, exact=False, how='bilinear'):
         "As `Encoded.decode`, from its bytes or from the pixels that a transform has made"
-        if self._im is None: return self.encoded.decode(box, size, antialias, exact).as_subclass(TensorImage)
+        if self._im is None: return self.encoded.decode(box, size, antialias, exact, how).as_subclass(TensorImage)
         x = crop(pil_tensor(self), box or (0, 0)+self.shape)
-        return resize(x, size or x.shape[1:], antialias, exact).as_subclass(TensorImage)
+        return resize(x, size or x.shape[1:], antialias, exact, how).as_subclass(TensorImage)
 
     def load(self):
         "All pixels, upright: Pillow calls this when they are needed"
@@ -75,7 +75,7 @@ class EncodedImage(PILImage):
 # %% ../nbs/06_block.ipynb #c6c7b4d1
 class BagCrop(DisplayedTransform):
     "The paper's crop of an image: random in training, with a flip; the middle in validation"
-    order = 1
+    order,own = 1,{}   # what of a record is another than the reading's
     def __init__(self,
         size:int, # Side of the result, in pixels
         min_scale:float=ladder['baseline']['min_scale'], # Smallest area of a random crop, as a share of the image
@@ -90,10 +90,11 @@ class BagCrop(DisplayedTransform):
         self.train = split_idx==0
         return super().__call__(b, split_idx=split_idx, **kwargs)
 
+    def cfg(self): return reading_cfg(self.reading) | dict(size=self.size, exact=self.exact) | self.own
+
     def encodes(self, x:EncodedImage):
-        kw,size = dict(antialias=self.reading!='gluoncv', exact=self.exact),(self.size,self.size)
-        if not self.train: return middle(x.decode(size=valid_size(*x.shape, self.size), **kw), self.size, self.reading)
-        x = x.decode(random_box(*x.shape, self.size, self.min_scale, self.reading), size, **kw)
+        if not self.train: return view(x, self.cfg())
+        x = x.decode(random_box(*x.shape, self.size, self.min_scale, self.reading), (self.size,self.size), self.reading!='gluoncv', self.exact)
         return x.flip(-1) if random.random()<self.flip else x
 
 # %% ../nbs/06_block.ipynb #1a6f6ef0
@@ -132,8 +133,7 @@ class BagNormalize(Normalize):
     def encodes(self, x:TensorImage):
         x,mean,std = x.as_subclass(torch.Tensor),*(o.to(x.device) for o in (self.mean,self.std))
         if x.is_floating_point(): x = x*255 if self.reading=='paper' else (x*255).round_()
-        plain = not (self.train and (self.jitter or self.pca))
-        if plain: return TensorImage(x.to(torch.float, memory_format=torch.contiguous_format).sub_(mean).div_(std).to(self.dtype))
+        if not (self.train and (self.jitter or self.pca)): return TensorImage(normalized(x, mean, std).to(self.dtype))
         draw = ColorDraw(len(x), self.jitter, self.pca, x.device)
         return TensorImage(color(x, draw, mean.flatten(), std.flatten(), self.reading, self.compile, self.dtype))
 

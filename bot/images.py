@@ -57,12 +57,14 @@ def resize(
     x:torch.Tensor, # uint8, 3 x height x width
     size:tuple, # Height and width
     antialias:bool=True, # Average over the pixels that fall together
-    exact:bool=False # In floats, rounded once: bytes are rounded after each of the two directions
+    exact:bool=False, # In floats, rounded once: bytes are rounded after each of the two directions
+    how:str='bilinear' # Or 'bicubic', which with antialias is Pillow's
 )->torch.Tensor: # uint8
-    "Bilinear resize"
+    "Resize"
     if x.shape[1:]==tuple(size): return x
     x = x.permute(1,2,0)[None].contiguous().permute(0,3,1,2)   # channels last: twice as fast as planes
-    kw = dict(size=tuple(size), mode='bilinear', antialias=antialias, align_corners=False)
+    if how=='bicubic' and antialias: return pil_tensor(Image.fromarray(x[0].permute(1,2,0).numpy()).resize(tuple(size)[::-1], Image.Resampling.BICUBIC))
+    kw = dict(size=tuple(size), mode=how, antialias=antialias, align_corners=False)
     if not exact: return F.interpolate(x, **kw)[0]
     return torch.cat([F.interpolate(o[:,None].float(), **kw).round_().clamp_(0, 255).byte()[0] for o in x.unbind(1)])   # floats of one channel at a time
 
@@ -181,26 +183,27 @@ def decode(self:Encoded,
     box:tuple=None, # Top, left, height and width of a part, in whole pixels; unset, all
     size:tuple=None, # Height and width of the result; unset, those of the part
     antialias:bool=True, # Average over the pixels that fall together
-    exact:bool=False # Decode in full size even where less would do, and resize in floats
+    exact:bool=False, # Decode in full size even where less would do, and resize in floats
+    how:str='bilinear' # Or 'bicubic', always of the full size
 )->torch.Tensor: # uint8, 3 x height x width
     "A part of the image, resized"
     shape = self.shape
     box = box or (0, 0)+shape
     size = size or box[2:]
-    try: return self.decode_stored(box, size, antialias, exact)
+    try: return self.decode_stored(box, size, antialias, exact, how)
     except image_problems as e: raise ImageError(self.path, e) from e
 
 @patch
-def decode_stored(self:Encoded, box, size, antialias, exact):
+def decode_stored(self:Encoded, box, size, antialias, exact, how='bilinear'):
     "`decode`, from bytes"
     y,_,h,w = box = stored_box(box, self.shape, self.turn)
     size = size[::-1] if self.turn[0] else size
-    k = shrink_by(h, w, size) if antialias and not exact and (self.plain or self.file.format in ('JPEG','MPO')) else 1
+    k = shrink_by(h, w, size) if antialias and not exact and how=='bilinear' and (self.plain or self.file.format in ('JPEG','MPO')) else 1
     w0,h0 = self.stored
     limit = self.most_pixels(k) if w0*h0>2**24 else w0*h0   # so few are little in any format
     if w0*h0>limit: raise ValueError(f'{w0}x{h0} pixels, more than {limit:,} to decode')
     x = self.decode_rows(y+h, k)
-    return upright(resize(crop(x, box), size, antialias, exact) if k==1 else resize_shrunk(x, box, k, size), self.turn)
+    return upright(resize(crop(x, box), size, antialias, exact, how) if k==1 else resize_shrunk(x, box, k, size), self.turn)
 
 @patch
 def decode_rows(self:Encoded,

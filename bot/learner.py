@@ -10,8 +10,8 @@ Docs: https://OWNER.github.io/bot/learner.html.md"""
 
 # %% auto #0
 __all__ = ['data_names', 'pick_device', 'check_recipe', 'native_size', 'fit_recipe', 'data_settings', 'dls_settings',
-           'channels_of', 'dls_recipe', 'has_weights', 'init_model', 'dls_for', 'read_run', 'teacher_of', 'device_of',
-           'add_tricks', 'as_dls', 'BagLearner', 'bag_learner', 'rung_words', 'schedule_words', 'run_card', 'wilson']
+           'channels_of', 'dls_recipe', 'has_weights', 'init_model', 'dls_for', 'teacher_of', 'device_of', 'add_tricks',
+           'as_dls', 'BagLearner', 'bag_learner', 'rung_words', 'schedule_words', 'run_card']
 
 # %% ../nbs/20_learner.ipynb #33352dbb
 from functools import partial
@@ -20,25 +20,24 @@ import torch
 from fastai.vision.core import imagenet_stats
 from fastai.vision.learner import model_meta
 from . import models, precision
-from scipy.stats import binomtest
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastai.data.core import DataLoaders
+from fastai.callback.core import event
 from fastai.learner import Learner
 from fastai.metrics import accuracy
 from fastai.torch_core import default_device
-from .core import DataError, html_table, in_words, nearest, shown, UsageError
-from .files import run_file
+from .core import html_table, in_words, UsageError
 from .ladder import check_settings, default_rung, drop_epochs, fit_size, fit_to, ladder, Recipe, recipe, setting, settings, tricks_of, unused
 from .ladder import warmup_epochs
 from .block import bag_of, BagCrop, BagNormalize, norm_stats, set_norm
 from .init import inits, zero_gamma
 from .resnet import check_size, macs, n_params, our_names
-from .weights import file_cfg, import_timm, input_cfg, load_weights, read_weights
-from .models import check_own, get_model, param_groups, read_args, run_model, xresnet_split
+from .weights import import_timm, input_cfg
+from .models import get_model, param_groups, read_run, xresnet_split
 from .losses import BagLoss, check_eps
 from .optimizer import nag, scale_lr
-from .guards import DivergenceGuard, TargetCheck
+from .guards import DivergenceGuard, has_part, TargetCheck
 from .mixup import BagMixup
 from .distill import first_inputs, Teacher
 from .watch import LossPlot, Throughput
@@ -163,21 +162,6 @@ def dls_for(
     return res
 
 # %% ../nbs/20_learner.ipynb #95fd5f0e
-def read_run(
-    path:str|Path, # Run folder
-    which:str='best', # 'best' or 'last' weights
-    model:torch.nn.Module=None # The model, where the run was given one rather than a name
-)->tuple: # What `args.yaml` holds, and the model with its weights
-    "The settings and the model of a run"
-    f = Path(path)/'args.yaml'
-    if not f.is_file(): raise DataError(f"'{shown(path)}' is no run folder: it has no {f.name}")
-    weights = run_file(path, nearest(which, ('best', 'last'), 'weights'))
-    args,(tensors,meta) = read_args(f),read_weights(weights)
-    model = run_model(args, tensors, weights) if model is None else model
-    check_own(tensors, model, weights)
-    load_weights(model, tensors, str(weights)).data_cfg = file_cfg(weights, tensors, meta)
-    return args,model
-
 def teacher_of(
     teacher, # Learner, module, name of a model with published weights, or run folder
     dls:DataLoaders # The student's
@@ -185,8 +169,8 @@ def teacher_of(
     "`teacher`, read if it is a run folder"
     if not isinstance(teacher, (str,Path)) or not Path(teacher).is_dir(): return teacher
     args,model = read_run(teacher)
-    own = tuple(torch.tensor(args['normalized'][k]) for k in ('mean', 'std'))
-    return Teacher(model, norm_stats(dls), own, args['settings']['size'], args['classes'])
+    cfg = input_cfg(model)
+    return Teacher(model, norm_stats(dls), (torch.tensor(cfg['mean']),torch.tensor(cfg['std'])), cfg['size'], args['classes'])
 
 # %% ../nbs/20_learner.ipynb #8cc451a0
 def device_of(
@@ -233,6 +217,11 @@ class BagLearner(Learner):
     @recipe.setter
     def recipe(self, r): self._base = r
 
+    def _call_one(self, event_name):
+        getattr(event, event_name)   # there is one of this name
+        for cb in self.cbs.sorted('order'):
+            if has_part(cb, event_name): cb(event_name)
+
 @delegates(settings)
 def bag_learner(
     dls:DataLoaders, # Images and single classes: of `bag_dls`, or anyone's
@@ -249,6 +238,7 @@ def bag_learner(
     model = get_model(r['arch'], len(dls.vocab), channels_of(dls), r['widen'], r['pretrained'])
     if getattr(dls, 'n_inp', 1)==1: check_size(model, r['size'])
     r,given = init_model(model, r),r
+    model.to(dls.device or default_device())   # fastai does that in a fit, so that what is asked before would be computed elsewhere
     if r['fp16'] and precision.fast_channels_last(device_of(dls)): r = r.note('images lie channels last: half precision is fastest so on this device')
     learn = BagLearner(dls_for(dls, model, r.reading), model, BagLoss(r['eps'], r.reading), partial(nag, mom=r['mom'], wd=r['wd'], decay_bias=r['decay_bias']),
         lr=r.get('lr'), splitter=param_groups, metrics=accuracy, cbs=cbs)
@@ -313,13 +303,3 @@ def fit_rung(self:Learner,
     if self.opt is None: self.create_opt()
     self.opt.set_hypers(mom=r['mom'], wd=r['wd'])   # an earlier fit may have left others
     self.fit_warmup(n, lr, r['sched'], warmup_epochs(r, n), drop_epochs(r, n), reading=r.reading, cbs=cbs, **kwargs)
-
-# %% ../nbs/20_learner.ipynb #fd711f36
-def wilson(
-    k:int, # Right answers
-    n:int, # Images
-    level:float=.95 # Confidence
-)->tuple: # Lower and upper bound, as shares
-    "Wilson's confidence interval of `k` of `n`"
-    ci = binomtest(int(k), int(n)).proportion_ci(level, 'wilson')
-    return float(ci.low),float(ci.high)

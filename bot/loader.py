@@ -22,8 +22,8 @@ from .core import DataError, shown, state_sign, UsageError
 from .ladder import setting
 from .formats import notes
 from .images import ImageError
-from .keys import key, keyed, seed_all, Step
 from .workers import batches_of, close_at_end, Fetch, start_worker, Tasks
+from .keys import key, keyed, seed_all, Step
 
 # %% ../nbs/04_loader.ipynb #4aa467b8
 class KeyedDL(TfmdDL):

@@ -18,9 +18,9 @@ from functools import lru_cache
 from hashlib import blake2b
 import numpy as np
 from torch.utils.data import DataLoader
-from .workers import batches_of, WorkerDied
 from .formats import image_problems, notes, turns, upright
 from .images import Encoded, ImageError, plain_reason, resize
+from .workers import batches_of, WorkerDied
 
 # %% ../nbs/24_look.ipynb #8bcf1681
 coarse = np.argsort(np.add.outer(range(16), range(16)).ravel(), kind='stable')[1:129]   # places in 16x16 frequencies

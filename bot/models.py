@@ -13,7 +13,7 @@ __all__ = ['xresnet18a', 'xresnet18b', 'xresnet18c', 'xresnet18d', 'xresnet26a',
            'xresnet50d', 'xresnet101a', 'xresnet101b', 'xresnet101c', 'xresnet101d', 'xresnet152a', 'xresnet152b',
            'xresnet152c', 'xresnet152d', 'xresnet200a', 'xresnet200b', 'xresnet200c', 'xresnet200d', 'make_xresnet',
            'xresnet_split', 'param_groups', 'Features', 'features', 'make_called', 'check_model', 'make_timm',
-           'get_model', 'read_args', 'check_run', 'run_model', 'check_own']
+           'get_model', 'read_args', 'check_run', 'run_model', 'check_own', 'read_run']
 
 # %% ../nbs/10_models.ipynb #737575a5
 from inspect import signature
@@ -24,7 +24,9 @@ from torch import nn
 from torchvision.models._utils import IntermediateLayerGetter
 from fastcore.meta import delegates
 from .core import DataError, nearest, shown, UsageError
+from .files import run_file
 from .ladder import check_settings, is_paper, ladder, settings
+from .augment import reading_cfg
 from .resnet import channels_in, make_untrained, our_names, own_names, unwrapped, variants, XResNet
 from .weights import check_cfg, file_cfg, first_line, import_timm, is_weight_file, load_weights, max_side, pretrain, read_weights, timm_cfg
 from .weights import weights_name
@@ -225,11 +227,12 @@ def check_run(
     _check_values({k:v for k,v in args['data'].items() if k in signature(settings).parameters}, 'data')
     if set(args['normalized'])!={'mean','std'} or len(check_cfg(args['normalized'])['mean']) not in (1,3): raise ValueError('its normalized is no mean and std of 1 or 3 channels')
     _check_names(args['classes'])
-    return args
+    seen = reading_cfg(args['data'].get('reading', args['reading'])) | args['normalized'] | dict(size=args['settings']['size'])
+    return args | dict(data_cfg=check_cfg(seen | args.get('data_cfg', {})))   # what a run of before the record did
 
 # %% ../nbs/10_models.ipynb #a87d4ff1
 _kinds = dict(rung=str, but=list, reading=str, settings=dict, given=dict, changed=list, data=dict, normalized=dict, best=dict, resolved=dict, classes=list,
-    n_train=int, n_valid=int, versions=dict, python=str)
+    data_cfg=dict, n_train=int, n_valid=int, versions=dict, python=str)
 _needed = 'rung', 'settings', 'normalized', 'classes'   # the others have a default, or are for people
 _unset = 'pretrained', 'teacher', 'lr', 'init'   # settings that a run may have no value of
 _texts = dict(arch=str, pretrained=(str,bool), teacher=str)   # these may be anything to a learner, but not in a file
@@ -278,3 +281,19 @@ def check_own(
     if bad is None: return
     mine,theirs = (f'{tuple(o.shape)} in {o.dtype}' for o in bad[1:])
     raise DataError(f"{source} has not the weights of this run: {bad[0]} is {mine}, its args.yaml and model need {theirs}\nTake the files of one folder together")
+
+# %% ../nbs/10_models.ipynb #f6c87511
+def read_run(
+    path:str|Path, # Run folder
+    which:str='best', # 'best' or 'last' weights
+    model:nn.Module=None # The model, where the run was given one rather than a name
+)->tuple: # What `args.yaml` holds, and the model with its weights
+    "The settings and the model of a run"
+    f = Path(path)/'args.yaml'
+    if not f.is_file(): raise DataError(f"'{shown(path)}' is no run folder: it has no {f.name}")
+    weights = run_file(path, nearest(which, ('best', 'last'), 'weights'))
+    args,(tensors,meta) = read_args(f),read_weights(weights)
+    model = run_model(args, tensors, weights) if model is None else model
+    check_own(tensors, model, weights)
+    load_weights(model, tensors, str(weights)).data_cfg = file_cfg(weights, tensors, meta, args['data_cfg'])
+    return args | dict(data_cfg=model.data_cfg),model

@@ -22,18 +22,20 @@ from fastai.learner import Learner
 from .core import csv_text, end_state, exit_code, shown, stop_signals, UsageError, write_atomic
 from .files import Claim, plain_names, read_status, run_file, second_name, sync_folder, write_sum
 from .ladder import setting
-from .keys import Step
 from .workers import deaths_wait, died
+from .keys import Step
 from .loader import KeyedDL
 from .block import bag_of
 from .models import read_args
 from .weights import first_line
 from .guards import Diverged
+from .predictions import judged, prediction_rows
+from .watch import timed, waited
 from .learner import BagLearner
-from .args import best_by, changed_machine, check_fingerprint, columns_of, is_best, judged_by, plain, save_args
-from .runs import epoch_row, is_finished, save_dropped, seen_cfg, weights_bytes
-from .state import generator_state, hooks_by_name, image_paths, is_known, judged, load_generators, load_model, load_training, prediction_rows
-from .state import read_state, state_bytes, training_state
+from .args import best_by, changed_machine, check_fingerprint, columns_of, is_best, judged_by, plain, save_args, seen_cfg
+from .runs import epoch_row, is_finished, save_dropped, weights_bytes
+from .state import generator_state, hooks_by_name, image_paths, is_known, load_generators, load_model, load_training, read_state, state_bytes
+from .state import training_state
 
 # %% ../nbs/22_resume.ipynb #3e7bb2a7
 _moment_file = re.compile(r'(weights|state|predictions)-\d{4,}-\d{4,}\.(safetensors|csv)|\.[^/]+\.\d+')   # the last are what a killed save leaves
@@ -117,7 +119,7 @@ def moment(self:RunFolder, rows, ended):
     "What goes into the file of the state"
     (epoch,batch,i),t = (self.epoch+1,0,0) if ended else self.at,self.throughput
     train = time.perf_counter()-t.t if self.training else t.n/max(t.img_per_s, 1e-9)
-    spent = None if ended else dict(time=time.time()-getattr(self.recorder, 'start_epoch', 0), train=train, n=t.n)
+    spent = None if ended else dict(time=time.time()-getattr(self.recorder, 'start_epoch', 0), train=train, n=t.n, wait=t.wait)
     gens = {} if ended else dict(generators=self.generators)   # as they were before the step at hand seeded them
     place = dict(format=1, fit=self.fits, n_epoch=self.n_epoch, epoch=epoch, batch=batch, iter=i, rows=rows, spent=spent)
     return training_state(self.learn) | gens | place
@@ -144,7 +146,7 @@ def before_epoch(self:RunFolder):
 def before_train(self:RunFolder):
     if not self.on: return
     if self.spent:
-        self.throughput.n,self.throughput.t = self.spent['n'],self.throughput.t-self.spent['train']
+        self.throughput.go_on(self.spent)
         self.learn.pct_train = self.state['pct_train']
         load_generators(self.state['generators'])
         self.spent = self.state = None
@@ -227,7 +229,7 @@ def _do_fit(self:BagLearner):
 @patch
 def all_batches(self:BagLearner):
     self.n_iter = len(self.dl)
-    for o in enumerate(self.dl, vars(self).pop('first_iter', 0)): self.one_batch(*o)
+    for o in enumerate(timed(self), vars(self).pop('first_iter', 0)): self.one_batch(*o)
 
 # %% ../nbs/22_resume.ipynb #a22b4b77
 def differences(
@@ -254,11 +256,11 @@ def check_same_run(
 
 # %% ../nbs/22_resume.ipynb #44fdaa16
 def _finish(keep, learn):
-    "Note that a run came to its end, and how good it is"
+    "Note that a run came to its end, how good it is, and how long it waited for images"
     rows,by = keep.rows,best_by(keep.rows[-1] if keep.rows else columns_of(learn))
     used = judged_by(rows) if rows else by
     if used!=by and rows[-1].get(by) is not None: print(f"{by} was no number in any epoch: the best weights are those of {'the lowest '+used if used else 'the last one'}")
-    keep.end('finished', **({used: rows[-1].get(used) if rows else None} if used else {}))
+    keep.end('finished', **({used: rows[-1].get(used) if rows else None} if used else {}), **waited(learn))
 
 @contextmanager
 def recorded(

@@ -9,8 +9,8 @@ Docs: https://OWNER.github.io/bot/sources.html.md"""
 
 # %% auto #0
 __all__ = ['split_words', 'flag_columns', 'word_columns', 'Source', 'file_size', 'first_fault', 'folder_source', 'random_words',
-           'table_source', 'find_columns', 'filled', 'split_column', 'told_split', 'separator', 'read_table',
-           'odd_rows', 'found_at', 'find_source', 'digits_source']
+           'table_source', 'table_rows', 'find_columns', 'filled', 'split_column', 'settled', 'told_split', 'separator',
+           'read_table', 'odd_rows', 'found_at', 'find_source', 'digits_source']
 
 # %% ../nbs/03_sources.ipynb #9b8726c9
 import csv, os, re
@@ -25,7 +25,7 @@ from .datasets import digits, digits_settings, fastai_data, fastai_names, split_
 from .exclude import leave_out, read_exclude
 from .folders import check_classes, check_level, check_nested, check_parts, class_name, find_parts, Folder, folder_notes, image_exts, labelled
 from .folders import lift, part_words, some, suffix
-from .links import double_notes, followed, link_notes
+from .links import double_notes, followed, link_notes, size_of
 
 # %% ../nbs/03_sources.ipynb #39bd85aa
 class Source:
@@ -89,9 +89,7 @@ def file_size(
     "The bytes of a file"
     known = getattr(source, 'look', None)
     known = {} if known is None else known
-    if path not in known:
-        try: known[path] = os.stat(path).st_size
-        except (OSError,TypeError,ValueError): known[path] = -1
+    if path not in known: known[path] = size_of(path)
     return known[path]
 
 # %% ../nbs/03_sources.ipynb #3bbb3bd1
@@ -155,22 +153,29 @@ def table_source(
     exclude:tuple=None # Images to leave out, of `read_exclude`
 )->Source: # Its images
     "Source of a table"
+    items,parts,split,rest = table_rows(df, root, name)
+    how = f'its column {shown(split)}' if split else random_words(valid_pct, seed)
+    if not split:
+        valid = set(split_classes([o[1] for o in items], valid_pct, seed)[1])
+        parts = [int(i in valid) for i in range(len(items))]
+    train,valid,test = ([o for o,p in zip(items, settled(parts)) if p==i] for i in range(3))
+    return Source(name, root, train, valid, how, test, double_notes(*map(followed, (train, valid, test))) + ([f'columns not used: {some(rest)}'] if rest else []), exclude)
+
+def table_rows(
+    df:pd.DataFrame, # Columns `image`, `label` and, if it likes, `split` or `is_valid`
+    root, # Folder that the paths are relative to
+    name:str # What the user wrote
+)->tuple: # Pairs of path and class; part of each, 0 for training, 1 for validation, 2 for neither, and the column that says it, or `None` for both; columns not used
+    "What a table says"
     cols,rest = find_columns(list(df.columns), name)
-    if not len(df): raise DataError(f"'{shown(name)}' has a header and no rows: nothing to train on")
+    if not len(df): raise DataError(f"'{shown(name)}' has a header and no rows: there are no images in it")
     words = {k:filled(df[o], k, name) for k,o in cols.items()}
     remote = [i for i,o in enumerate(words['image']) if '://' in o]
     if remote: raise DataError(f"Row {remote[0]+1} of '{shown(name)}' has a URL, '{shown(words['image'][remote[0]])}': download the images, and write where they are")
     items = [(within(root, f),class_name(c, f"class '{shown(c)}' in '{shown(name)}'")) for f,c in zip(words['image'], words['label'])]
     split = next((o for o in ('split','is_valid') if o in cols), None)
     parts,split = (split_column(words[split], name, split),split) if split else told_split(df, name)
-    how = f'its column {shown(split)}' if split else random_words(valid_pct, seed)
-    if not split:
-        valid = set(split_classes([o[1] for o in items], valid_pct, seed)[1])
-        parts = [int(i in valid) for i in range(len(items))]
-    train,valid,test = ([o for o,p in zip(items, parts) if p==i] for i in range(3))
-    rest = [o for o in rest if o!=split]
-    return Source(name, root, train, valid, how, test, double_notes(*map(followed, (train, valid, test))) + ([f'columns not used: {some(rest)}'] if rest else []), exclude)
-
+    return items,parts,split,[o for o in rest if o!=split]
 
 # %% ../nbs/03_sources.ipynb #eca32cf0
 def find_columns(
@@ -204,13 +209,17 @@ def split_column(
     name:str, # Of the table
     column:str='split' # Its name, for the message
 )->list: # 0 for training, 1 for validation, 2 for neither
-    "What a column says about the split: 'test' validates if nothing else does, as with folders"
+    "What a column says about the split"
     odd = [(i,o) for i,o in enumerate(words) if o.lower() not in split_words]
     if odd: raise DataError(f"'{shown(odd[0][1])}' in row {odd[0][0]+1} and column {column} of '{shown(name)}' is not known: write train, valid or test, or 0 and 1, where 1 validates; "
         "if it is the end of a label with the separator in it, write that label in quotes")
-    return _settled([split_words[o.lower()] for o in words])
+    return [split_words[o.lower()] for o in words]
 
-def _settled(parts): return parts if 1 in parts else [min(o, 1) for o in parts]
+def settled(
+    parts:list # 0, 1 or 2 each
+)->list: # The same, or with 1 for 2
+    "'test' validates if nothing else does, as with folders"
+    return parts if 1 in parts else [min(o, 1) for o in parts]
 
 # %% ../nbs/03_sources.ipynb #f7087bf6
 flag_columns = dict(valid=1, val=1, is_val=1, isvalid=1, validation=1, train=0, is_train=0, istrain=0, training=0)   # the part that 1 stands for
@@ -226,9 +235,10 @@ def told_split(
         if k not in word_columns and k not in flag_columns: continue
         known = {w:p if w in part_words else 1-p if flag_columns.get(k)==0 else p for w,p in split_words.items() if w in part_words or k in flag_columns}
         said = [str(o).strip().lower() for o in df.iloc[:,i]]
-        parts = _settled([known[o] for o in said]) if set(said) <= set(known) else []
-        if 0 in parts and 1 in parts and (k not in flag_columns or parts.count(1)<=parts.count(0)): found.append((parts, str(df.columns[i]).strip()))
-    odd = [o for parts,o in found if parts!=found[0][0]]
+        told = [known[o] for o in said] if set(said) <= set(known) else []
+        parts = settled(told)
+        if 0 in parts and 1 in parts and (k not in flag_columns or parts.count(1)<=parts.count(0)): found.append((told, str(df.columns[i]).strip()))
+    odd = [o for told,o in found if settled(told)!=settled(found[0][0])]
     if odd: raise DataError(f"Columns {shown(found[0][1])} and {shown(odd[0])} of '{shown(name)}' tell different splits: name the one that is to be used split")
     return found[0] if found else (None, None)
 

@@ -10,12 +10,12 @@ Docs: https://OWNER.github.io/bot/state.html.md"""
 # %% auto #0
 __all__ = ['kept', 'pack_state', 'unpack_state', 'state_bytes', 'read_state', 'hook_state', 'load_hook', 'is_known',
            'hooks_by_name', 'generator_state', 'load_generators', 'loader_state', 'load_loader', 'training_state',
-           'load_model', 'load_optimizer', 'load_training', 'judged', 'prediction_rows', 'image_paths']
+           'load_model', 'load_optimizer', 'load_training', 'image_paths']
 
 # %% ../nbs/21_state.ipynb #599ebabb
 import json, math, os, random
 from pathlib import Path
-import numpy as np, safetensors.torch as safetensors, torch, torch.nn.functional as F
+import numpy as np, safetensors.torch as safetensors, torch
 from safetensors import safe_open, SafetensorError
 from torch import Tensor
 from fastcore.foundation import L
@@ -211,25 +211,6 @@ def load_training(
     load_generators(state['generators'])
 
 # %% ../nbs/21_state.ipynb #706e33ce
-def judged(
-    pred:Tensor, # Logits `(bs, K)`
-    y:Tensor # Classes `(bs)`
-)->dict: # Name -> a value, or a list of five, for each image
-    "The five likeliest classes with their probabilities, and the loss"
-    p,top = pred.float().softmax(1).topk(min(5, pred.shape[1]))
-    return dict(y=y.tolist(), classes=top.tolist(), p=p.tolist(), loss=F.cross_entropy(pred.float(), y.long(), reduction='none').tolist())
-
-def prediction_rows(
-    seen:list, # Pairs of places in the validation set, and what `judged` said of them
-    paths:list, # Of all images of the validation set
-    vocab:list # Names of the classes
-)->list: # A dict for each image
-    "Rows of `predictions.csv`"
-    def row(i, y, top, p, loss):
-        more = {f'{k}_{j+1}':v for j in range(1, len(top)) for k,v in (('class',vocab[top[j]]),('probability',round(p[j], 6)))}
-        return dict(path=paths[i], label=vocab[y], predicted=vocab[top[0]], probability=round(p[0], 6), loss=round(loss, 6), **more)
-    return [row(i, *o) for places,j in seen for i,*o in zip(places, j['y'], j['classes'], j['p'], j['loss'])]
-
 def image_paths(
     dls # `DataLoaders`
 )->list: # Within their source, where they have one

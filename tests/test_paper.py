@@ -11,7 +11,7 @@ from fastai.data.load import DataLoader
 from fastai.learner import AvgMetric, Learner
 from bot import models, precision
 from bot.augment import ColorDraw, brightness, color, contrast, gray, middle, paper_mean, paper_std, pca_axes, pca_noise, pca_values
-from bot.augment import random_box, saturation, scale_hsv, short_edge, valid_size
+from bot.augment import random_box, reading_cfg, saturation, scale_hsv, short_edge, valid_size
 from bot.block import BagCrop, bag_dls
 from bot.core import DataError
 from bot.mixup import BagMixup, draw_pairs, mix
@@ -62,7 +62,7 @@ def quarters(side, reading='paper'):
 def corner(shape, reading):
     "Row and column where the middle of an image begins"
     h,w = shape
-    y,x = middle(torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing='ij')), 224, reading)[:,0,0].tolist()
+    y,x = middle(torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing='ij')), 224, reading_cfg(reading)['crop'])[:,0,0].tolist()
     return y,x
 
 def centered(reading):

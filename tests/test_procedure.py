@@ -353,6 +353,19 @@ def test_hooks_shadow_nothing():
 def test_pickles():
     for o in BagLoss(.1), BagMixup(.2), DivergenceGuard(), partial(nag, decay_bias=False), lr_schedule(.1, 3, 4): pickle.loads(pickle.dumps(o))
 
+def test_a_model_laid_out_anew_between_fits():
+    "Weights lie channels last from the second fit on, their momentum does not: the step is what it would have been"
+    def after(anew):
+        torch.manual_seed(0)
+        x,y = batches()
+        learn = Learner(loaders(x, y), network(), BagLoss(), nag, lr=.01)
+        fit(learn)
+        if anew: learn.to_channelslast(use_amp=False)
+        fit(learn)
+        return learn.model.state_dict()
+    a,b = after(False),after(True)
+    for k,v in a.items(): torch.testing.assert_close(v, b[k], atol=1e-5, rtol=1e-5)
+
 # ---- on a GPU
 
 @pytest.mark.gpu

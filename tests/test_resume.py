@@ -14,7 +14,9 @@ from fastai.torch_core import set_seed
 from bot.block import bag_dls
 from bot.core import BotError
 from bot.files import is_whole, read_status, run_file
+from bot import precision
 from bot.learner import bag_learner
+from bot.precision import be_deterministic
 from bot.resume import recorded
 from bot.runs import load_run
 from bot.state import read_state
@@ -324,16 +326,17 @@ class Break(Callback):
     def after_epoch(self):
         if self.n is None and self.epoch==1: raise KeyboardInterrupt
 
-def parity_run(photos, teacher, path, kind, workers, half, cbs=(), seed=0):
+def parity_run(photos, teacher, path, kind, workers, half, cbs=(), seed=0, device='cpu'):
     set_seed(seed)
-    dls = bag_dls(photos, size=32, bs=16, num_workers=workers, device='cpu', seed=3)
+    dls = bag_dls(photos, size=32, bs=16, num_workers=workers, device=device, seed=3)
     rung,kw = dict(mixup=('mixup',dict(but='distill', alpha=.4, mixup_off=.5)), distill=('distill',dict(teacher=teacher))).get(kind, ('smooth',{}))
     if kind=='mixup': kw['reading'] = 'gluoncv'
-    if kind=='mixup': dls = bag_dls(photos, size=32, bs=16, num_workers=workers, device='cpu', seed=3, reading='gluoncv')
+    if kind=='mixup': dls = bag_dls(photos, size=32, bs=16, num_workers=workers, device=device, seed=3, reading='gluoncv')
     learn = bag_learner(dls, rung, arch='xresnet18d', widen=1/16, epochs=3, **kw)
     learn.path = path.parent/f'{path.name}-files'
     learn.path.mkdir(exist_ok=True)
-    if half: learn.to_bf16()
+    if half=='fp16': learn.to_fp16(init_scale=2.**30, growth_interval=4)   # overflows at first, and grows again
+    elif half: learn.to_bf16()
     own = dict(accumulate=lambda: [GradientAccumulation(40)], trackers=lambda: [EarlyStoppingCallback(patience=3), SaveModelCallback(), CSVLogger()])
     own["fastai mixup"] = lambda: [MixUp(.4)]
     with learn.no_bar(), learn.no_logging(), recorded(learn, path, save_minutes=0): learn.fit_rung(cbs=[*own.get(kind, list)(), *cbs])
@@ -342,12 +345,12 @@ def parity_run(photos, teacher, path, kind, workers, half, cbs=(), seed=0):
 @pytest.fixture(scope='module')
 def wholes(): return {}
 
-def check_parity(photos, teacher, tmp_path, wholes, at, workers, half, kind):
-    if (kind,half) not in wholes: wholes[kind,half] = parity_run(photos, teacher, tmp_path/'whole', kind, 0, half),tmp_path/'whole'
+def check_parity(photos, teacher, tmp_path, wholes, at, workers, half, kind, device='cpu'):
+    if (kind,half) not in wholes: wholes[kind,half] = parity_run(photos, teacher, tmp_path/'whole', kind, 0, half, device=device),tmp_path/'whole'
     learn,whole = wholes[kind,half]
-    with pytest.raises(KeyboardInterrupt): parity_run(photos, teacher, tmp_path/'run', kind, workers, half, [Break(at)])
+    with pytest.raises(KeyboardInterrupt): parity_run(photos, teacher, tmp_path/'run', kind, workers, half, [Break(at)], device=device)
     broken = safetensors.load_file(run_file(tmp_path/'run', 'weights'))
-    again = parity_run(photos, teacher, tmp_path/'run', kind, workers, half, seed=1)
+    again = parity_run(photos, teacher, tmp_path/'run', kind, workers, half, seed=1, device=device)
     assert_same_run(tmp_path/'run', whole)
     assert same(dict(again.model.state_dict()), dict(learn.model.state_dict()))
     assert not same(broken, safetensors.load_file(run_file(whole, 'last')))   # the control: what was saved is not yet the end
@@ -367,3 +370,24 @@ def test_parity(photos, teacher, tmp_path, wholes, at, workers, half, kind): che
 @pytest.mark.slow
 @pytest.mark.parametrize('at,workers,half,kind', [o for o in product(moments, (0,2), (False,True), kinds) if o not in pairs])
 def test_all_of_parity(photos, teacher, tmp_path, wholes, at, workers, half, kind): check_parity(photos, teacher, tmp_path, wholes, at, workers, half, kind)
+
+@pytest.mark.parametrize('at,workers', [('middle',0), ('end',2)])
+def test_the_loss_scale_goes_on(photos, teacher, tmp_path, wholes, monkeypatch, at, workers):
+    "float16 with a scale that overflows, is halved and grows; a CPU has to be told that it is fast"
+    monkeypatch.setattr(precision, 'fast_half', lambda device: True)
+    check_parity(photos, teacher, tmp_path, wholes, at, workers, 'fp16', 'plain')
+    learn,_ = wholes['plain','fp16']
+    assert learn.half_precision.skips>2 and learn.half_precision.steps==18
+
+@pytest.fixture
+def exact():
+    be_deterministic()
+    yield
+    be_deterministic(False)
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('at,workers,half,kind', [('first',0,False,'plain'), ('middle',2,'fp16','plain'), ('last',0,'fp16','mixup'), ('end',2,True,'distill'),
+    ('middle',2,'fp16','accumulate'), ('end',0,'fp16','trackers'), ('middle',0,'fp16','fastai mixup')])
+def test_parity_on_cuda(photos, teacher, tmp_path, wholes, exact, at, workers, half, kind):
+    wholes = {}   # those of a CPU have other bits
+    check_parity(photos, teacher, tmp_path, wholes, at, workers, half, kind, 'cuda')

@@ -402,7 +402,7 @@ def test_two_ways_to_write_a_name(tmp_path):
 def test_names_that_are_no_text(tmp_path):
     lay(tmp_path, 'dogs'), os.rename(tmp_path/'dogs', os.fsencode(tmp_path)+b'/caf\xe9')
     refused(lay(tmp_path, 'cats'), r'caf\udce9', 'UTF-8')
-    refused(pd.DataFrame([('a.png','b\udce9'), ('c.png','d')], columns=['image','label']), r'b\udce9', 'UTF-8')
+    refused(pd.DataFrame([('a.png','b\udce9'), ('c.png','d')], columns=['image','label'], dtype=object), r'b\udce9', 'UTF-8')
 
 def test_control_characters_are_shown(tmp_path):
     evil = 'a\x1b[2J\nb'
