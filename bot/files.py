@@ -78,8 +78,14 @@ def read_status(
     try: o = json.loads((Path(path)/'status.json').read_bytes())
     except FileNotFoundError: return {}
     except (ValueError, OSError) as e: raise DataError(f"'{shown(path)}/status.json' cannot be read: {e}\nRestore it, or begin another run") from e
-    if isinstance(o, dict): return o
+    if isinstance(o, dict) and _are_files(o.get('files') or {}) and isinstance(o.get('epochs', 0), int): return o
     raise DataError(f"'{shown(path)}/status.json' is no status of a run: restore it, or begin another run")
+
+def _are_files(files):
+    "Are these names within a folder, with sizes and checksums?"
+    def is_name(o): return o.isprintable() and os.path.basename(o)==o!=''
+    def is_file(o): return isinstance(o, dict) and [type(o.get(k)) for k in ('name','size','crc32')]==[str,int,int] and is_name(o['name'])
+    return isinstance(files, dict) and all(map(is_file, files.values()))
 
 # %% ../nbs/00_files.ipynb #392bdc04
 def run_file(
@@ -90,11 +96,11 @@ def run_file(
     path,plain = Path(path),plain_names.get(role, role)
     for _ in range(5):
         files = read_status(path).get('files')
-        o = files.get(role) if isinstance(files, dict) else None
+        o = (files or {}).get(role)
         if o is None: break
-        found = next((f for f in (path/str(o.get('name')), path/plain) if is_whole(f, o)), None)
+        found = next((f for f in (path/o['name'], path/plain) if is_whole(f, o)), None)
         if found: return _told_of_other(found, path/plain, o)
-    else: raise DataError(f"'{shown(path/str(o['name']))}' is missing or damaged: its size and checksum are not those in status.json")
+    else: raise DataError(f"'{shown(path/o['name'])}' is missing or damaged: its size and checksum are not those in status.json")
     if not files and (path/plain).is_file(): return path/plain
     raise DataError(f"'{shown(path)}' is no run folder, or its first epoch did not end: it has no {plain}")
 

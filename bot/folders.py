@@ -239,7 +239,7 @@ def check_parts(
 # %% ../nbs/03_folders.ipynb #f575d4f8
 picture_folders = set('image images img imgs jpg jpeg photo photos picture pictures png'.split())   # say nothing of what is in them
 
-def _plain(name): return normalize('NFC', name).casefold()
+def _plain(name): return normalize('NFC', name).casefold().strip(' _-.')
 
 def check_nested(
     top:Folder # What is taken as `<class>/*`
@@ -280,6 +280,8 @@ def folder_notes(
     empty = [(os.path.relpath(o.path, top.path), o.unused()) for b in places for o in b.folders if not o.n_images]
     empty = [name + (f' ({files_words(o)})' if o else '') for name,o in empty]
     loose = sum(len(o.images) for o in places)
+    inner = [os.path.relpath(p.path, top.path) for b in bases for o in b.full() for p in o.full() if _plain(p.name) not in picture_folders]
     others = sum((o.others for o in places), sum((o.unused() for b in bases for o in b.full()), Counter()))
     return [text for text,there in ((f'folders not used: {some(left)}', left), (f'folders without images: {some(empty)}', empty),
-        (f'{loose:,} images outside of class folders not used', loose), (f'{files_words(others)} not used', others)) if there]
+        (f'{loose:,} images outside of class folders not used', loose),
+        (f'folders inside of a class count as that class, whatever their name: {some(inner)}', inner), (f'{files_words(others)} not used', others)) if there]

@@ -27,6 +27,7 @@ from .keys import Step
 from .loader import KeyedDL
 from .block import bag_of
 from .models import read_args
+from .weights import first_line
 from .guards import Diverged
 from .predictions import judged, prediction_rows
 from .watch import timed, waited
@@ -207,8 +208,9 @@ def begin(self:RunFolder)->int:
     if s['n_epoch']!=self.n_epoch: raise UsageError(f"The run in '{shown(self.path)}' is one of {s['n_epoch']} epochs, this one of {self.n_epoch}: give the same, or another folder")
     unknown = ', '.join(k for k,o in hooks_by_name(self.learn).items() if not is_known(o))
     if unknown: print(f'Goes on, but with these hooks as new: {unknown}; give a hook state_dict and load_state_dict to have it kept')
-    load_model(self.learn.model, run_file(self.path, 'weights'))
-    load_training(self.learn, s)
+    try: load_model(self.learn.model, run_file(self.path, 'weights')), load_training(self.learn, s)
+    except (RuntimeError,LookupError,TypeError,ValueError,AttributeError) as e:
+        raise UsageError(f"The run in '{shown(self.path)}' cannot go on with this model, optimizer and hooks: {first_line(e)}\nGive those that it began with, or another folder (--fresh)") from e
     self.at,self.spent = (s['epoch'],s['batch'],s['iter']),s['spent']
     if s['spent']:
         self.dls.train.at(s['loaders'][0]['epoch']-1, s['batch'])

@@ -10,7 +10,7 @@ Docs: https://OWNER.github.io/bot/sources.html.md"""
 # %% auto #0
 __all__ = ['split_words', 'flag_columns', 'word_columns', 'Source', 'file_size', 'first_fault', 'folder_source', 'random_words',
            'table_source', 'table_rows', 'find_columns', 'filled', 'split_column', 'settled', 'told_split', 'separator',
-           'read_table', 'odd_rows', 'find_source', 'digits_source']
+           'read_table', 'odd_rows', 'found_at', 'find_source', 'digits_source']
 
 # %% ../nbs/03_sources.ipynb #9b8726c9
 import csv, os, re
@@ -279,6 +279,27 @@ def odd_rows(
     fit = n if any(len(o)==n for o in rows) else len(head)   # empty columns at the end are in all rows or in none
     return [i for i,o in enumerate(rows) if len(o)<n or n>2 and len(o)!=fit or any(map(str.strip, o[n:])) or any(o[k].strip() for k in nameless)]
 
+# %% ../nbs/03_sources.ipynb #f8ccd617
+def found_at(
+    src, # As `find_source` takes it
+    root=None # Folder of a table's images; unset, the one it is in
+)->tuple: # 'source', 'frame', 'digits', 'folder' or 'table'; the folder that its paths begin in
+    "What `src` is, and where"
+    if isinstance(src, Source): return 'source',src.path
+    if not (root is None or _is_path(root)): raise UsageError(f"root={shown(repr(root))[:60]}: name the folder that a table's paths begin in")
+    if isinstance(src, pd.DataFrame): return 'frame',root or '.'
+    if not _is_path(src): raise UsageError(f"src={shown(repr(src))[:60]}: name a folder, a CSV file or a data set, or give a data frame or a source")
+    path,name = os.path.expanduser(src),str(src)
+    if not name: raise DataError("No source: name a folder, a CSV file or a dataset")
+    if name=='digits': return 'digits',digits()   # a folder of that name is './digits'
+    if os.path.isdir(path): return 'folder',path
+    if os.path.isfile(path): return 'table',root or os.path.dirname(path)
+    if name.lower() in fastai_names: return 'folder',fastai_data(name.lower())
+    close = get_close_matches(name.lower(), ['digits', *fastai_names], 1, .6)
+    raise DataError(f"No such folder, file or dataset: '{shown(name)}'" + (f", did you mean '{close[0]}'?" if close else ''))
+
+def _is_path(o): return isinstance(o, (str, os.PathLike)) and isinstance(os.fspath(o), str)
+
 # %% ../nbs/03_sources.ipynb #c1a47675
 def find_source(
     src, # 'digits', a name of fastai's, a folder, a CSV file, a data frame, or a `Source`
@@ -288,22 +309,13 @@ def find_source(
     exclude=None # File of images to leave out, as `bot-check` writes it; a `Source` is taken as it is
 )->Source: # Its images, classes and split
     "The images that `src` stands for"
-    def out(top): return read_exclude(exclude, top) if exclude else None
     valid_pct,seed = setting('valid_pct')(valid_pct, 'valid_pct'),setting('seed')(seed, 'seed')
-    if isinstance(src, Source): return src
-    if not (root is None or _is_path(root)): raise UsageError(f"root={shown(repr(root))[:60]}: name the folder that a table's paths begin in")
-    if isinstance(src, pd.DataFrame): return table_source(src, root or '.', valid_pct, seed, exclude=out(root or '.'))
-    if not _is_path(src): raise UsageError(f"src={shown(repr(src))[:60]}: name a folder, a CSV file or a data set, or give a data frame or a source")
-    path,name = os.path.expanduser(src),str(src)
-    if not name: raise DataError("No source: name a folder, a CSV file or a dataset")
-    if name=='digits': return digits_source(out(digits()))   # a folder of that name is './digits'
-    if os.path.isdir(path): return folder_source(Path(path), valid_pct, seed, name, out(path))
-    if os.path.isfile(path): return table_source(read_table(path), root or Path(path).parent, valid_pct, seed, name, out(root or Path(path).parent))
-    if name.lower() in fastai_names: return folder_source(path := fastai_data(name.lower()), valid_pct, seed, name, out(path))
-    close = get_close_matches(name.lower(), ['digits', *fastai_names], 1, .6)
-    raise DataError(f"No such folder, file or dataset: '{shown(name)}'" + (f", did you mean '{close[0]}'?" if close else ''))
-
-def _is_path(o): return isinstance(o, (str, os.PathLike)) and isinstance(os.fspath(o), str)
+    kind,top = found_at(src, root)
+    if kind=='source': return src
+    out,name = read_exclude(exclude, top) if exclude else None,'table' if kind=='frame' else str(src)
+    if kind=='digits': return digits_source(out)
+    if kind=='folder': return folder_source(Path(top), valid_pct, seed, name, out)
+    return table_source(src if kind=='frame' else read_table(Path(os.path.expanduser(src))), top, valid_pct, seed, name, out)
 
 def digits_source(
     exclude:tuple=None # Images to leave out, of `read_exclude`

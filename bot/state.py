@@ -16,7 +16,7 @@ __all__ = ['kept', 'pack_state', 'unpack_state', 'state_parts', 'read_state', 'h
 import json, math, os, random
 from pathlib import Path
 import numpy as np, safetensors.torch as safetensors, torch
-from safetensors import safe_open
+from safetensors import safe_open, SafetensorError
 from torch import Tensor
 from fastcore.foundation import L
 from fastai.callback.core import Callback
@@ -26,7 +26,7 @@ from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateau, TrackerCallback
 from fastai.callback.training import GradientAccumulation
 from fastai.learner import Learner
-from .core import UsageError
+from .core import DataError, shown, UsageError
 from .loader import KeyedDL
 from .block import bag_of
 from .resnet import own_names, unwrapped
@@ -78,7 +78,9 @@ def read_state(
     path:Path # From `state_parts`
 ): # As it was
     "What is in the file"
-    with safe_open(path, 'pt') as f: return unpack_state(json.loads(f.metadata()['bot']), {k:f.get_tensor(k) for k in f.keys()})
+    try:
+        with safe_open(path, 'pt') as f: return unpack_state(json.loads(f.metadata()['bot']), {k:f.get_tensor(k) for k in f.keys()})
+    except (SafetensorError,OSError,LookupError,TypeError,ValueError,AttributeError,RecursionError) as e: raise DataError(f"'{shown(path)}' holds no state of a run: {e}") from e
 
 # %% ../nbs/21_state.ipynb #662de8c9
 kept = {TrackerCallback:('best',), EarlyStoppingCallback:('wait',), ReduceLROnPlateau:('wait',), ShowGraphCallback:('nb_batches',), GradientAccumulation:('count',),

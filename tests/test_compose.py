@@ -1,5 +1,5 @@
 "What people do with fastai around a learner: change its data, look, freeze, compile, augment at test time, use other metrics, models and targets"
-import json, multiprocessing, numpy as np, os, pickle, pytest, shutil, subprocess, sys, time, torch, torch.nn.functional as F, yaml
+import json, multiprocessing, numpy as np, os, pickle, pytest, shutil, subprocess, sys, time, torch, torch.nn.functional as F, yaml, zlib
 from copy import deepcopy
 from functools import partial
 from inspect import signature
@@ -783,6 +783,30 @@ def test_hostile_args(good_run, tmp_path, k):
         args[k] = v
         (bad/'args.yaml').write_text(yaml.safe_dump(args))
         refused(load_run, bad, device='cpu')
+
+@pytest.mark.parametrize('k,vs', dict(files=[7, [7], dict(best=7), dict(best={}), dict(best=dict(name='../a', size=1, crc32=1)), dict(best=dict(name='a\0b', size=1, crc32=1)),
+    dict(best=dict(name='a', size='x', crc32=1))], epochs=['x', [], None]).items())
+def test_hostile_status(good_run, tmp_path, k, vs):
+    "Read, gone on with, or as a teacher"
+    bad = shutil.copytree(good_run, tmp_path/'run')
+    for v in vs:
+        (bad/'status.json').write_text(json.dumps(json.loads((good_run/'status.json').read_text()) | {k:v}))
+        refused(load_run, bad, device='cpu'), refused(small(digits(bs=128)).fit_rung, resume=bad), refused(small(digits()).distill, bad, load=load_run)
+
+def test_a_run_goes_on_with_its_own_model_alone(tmp_path):
+    "Of one class and other widths; and with a state that is none"
+    class Stop(Callback):
+        def after_batch(self): self.learn.run_folder.asked = KeyboardInterrupt()
+    def model(k): return nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, k), nn.ReLU(), nn.Linear(k, 10))
+    def learner(k): return small(digits(bs=128), arch=model(k), widen=None, epochs=1)
+    with pytest.raises(KeyboardInterrupt), recorded(learner(8), tmp_path) as learn: fit(learn, cbs=Stop())
+    refused(quiet, learn := learner(16), learn.fit_rung, resume=tmp_path)
+    f = run_file(tmp_path, 'state')
+    status = json.loads((tmp_path/'status.json').read_text())
+    save_file(dict(a=torch.zeros(1)), f)
+    status['files']['state'] |= dict(size=f.stat().st_size, crc32=zlib.crc32(f.read_bytes()))
+    (tmp_path/'status.json').write_text(json.dumps(status))
+    refused(quiet, learn := learner(8), learn.fit_rung, resume=tmp_path)
 
 def test_a_good_run_stays_good(good_run):
     args = yaml.safe_load((good_run/'args.yaml').read_text())

@@ -65,6 +65,16 @@ def test_names_at_two_places_are_refused(tmp_path, names, stray):
     if stray: (tmp_path/names[-1].split('/')[0]/'stray.png').write_bytes(tiny_png)
     refused(tmp_path, 'have one name', 'train and valid', 'directly into them', 'a table')
 
+@pytest.mark.parametrize('names', [('learn/cats ','learn/dogs','check/Cats_','check/birds'), ('learn/-cats','check/cats.')])
+def test_names_that_look_alike_are_one(tmp_path, names): refused(lay(tmp_path, *names), 'have one name')
+
+@pytest.mark.parametrize('names,inner', [(('learn/cats','learn/dogs','check'), ['learn/cats','learn/dogs']), (('train/pets/cats','train/pets/dogs','train/cars','valid/pets','valid/cars'), ['train/pets/cats','train/pets/dogs'])])
+def test_a_level_that_is_not_used_is_said(tmp_path, names, inner):
+    "A split that nothing gives away as one, or a finer kind of class"
+    said = find_source(lay(tmp_path, *names)).describe()
+    assert 'folders inside of a class count as that class, whatever their name: '+', '.join(inner) in said
+    assert 'inside of a class' not in find_source(lay(tmp_path/'b', 'cats/images', 'dogs/images')).describe()
+
 def test_a_stray_image_hides_no_split(tmp_path):
     lay(tmp_path, *both('seg_train/seg_train', 'seg_test'))
     for o in 'seg_train', 'seg_train/seg_train', 'seg_test': (tmp_path/o/'stray.png').write_bytes(tiny_png)
