@@ -1,5 +1,8 @@
 "The names that `from bot.all import *` brings, in reading order: the promise to users. What is public beside them stands in its own module"
-import fastai.vision.all as _fastai   # first and whole: its libraries load a sixth slower in another order
+import warnings as _warnings
+with _warnings.catch_warnings():
+    _warnings.simplefilter('ignore')   # what fastai itself does at import with newer versions of torch and pandas
+    import fastai.vision.all as _fastai   # first and whole: its libraries load a sixth slower in another order
 from .core import BotError, DataError, UsageError
 from .ladder import default_rung, fit_to, ladder, Ladder, readings, recipe, Recipe, settings, Trick
 from .images import Encoded, ImageError

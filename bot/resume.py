@@ -26,8 +26,8 @@ from .workers import deaths_wait, died
 from .keys import Step
 from .loader import KeyedDL
 from .block import bag_of
-from .models import read_args
 from .weights import first_line
+from .models import read_args
 from .guards import Diverged
 from .predictions import judged, prediction_rows
 from .watch import timed, waited
