@@ -92,7 +92,7 @@ def outcome(tests, *change):
     file,_,words = tests.partition(' ')
     with tempfile.TemporaryDirectory() as tmp:
         copy(Path(tmp), *change)
-        cmd = [sys.executable, '-m', 'pytest', '-x', '-q', '-p', 'no:cacheprovider', f'tests/test_{file}.py', '-k', words]
+        cmd = [sys.executable, '-m', 'pytest', '-x', '-q', '-n', '0', '-p', 'no:cacheprovider', f'tests/test_{file}.py', '-k', words]
         res = subprocess.run(cmd, cwd=tmp, env=os.environ | dict(PYTHONPATH=tmp, PYTHONWARNINGS='ignore'), capture_output=True, text=True)
         if res.returncode==0: return ''
         failed = re.search(r'^(?:FAILED|ERROR) tests/(.*?)(?: - .*)?$', res.stdout, re.M)
