@@ -35,10 +35,14 @@ Modules:
 - `bot.mixup`: A hook that trains on blends of two images and of their labels
 - `bot.models`: Our models, timm's, and any other, by one function
 - `bot.optimizer`: Nesterov momentum as torch computes it under fastai's schedules, weight decay for weights only, and the learning rate for a batch size
+- `bot.outcome`: What a run left in its folder, read without any code of training, and its curves
 - `bot.page`: The frame of an HTML page in one file: style, escaping, sortable tables, thumbnails under a budget, figures
+- `bot.paired`: Several runs in one table, what differs between them, and how much better one is on the same images
 - `bot.precision`: Hooks that compute in 16 bits, and lay out images channels last
 - `bot.predict`: A trained model asked about images: files, folders or a list, in, a table out, without fastai
 - `bot.predictions`: The likeliest classes of each image and the loss, as the rows of `predictions.csv`
+- `bot.report`: The page of a run: how good it is and how sure that is, what it mistakes for what, with the pictures, and how it came about
+- `bot.reported`: Every run that is kept in a folder leaves its report there, and a learner shows it
 - `bot.resnet`: Four variants of ResNet at seven depths, all made by one class, and what they cost
 - `bot.resume`: The same command, or the same cell, goes on where a run stopped, and ends with the same bits
 - `bot.runs`: What a run was asked for and what it reached, in a folder that is read without running anybody's code

@@ -33,6 +33,8 @@ from .check import check
 from .judge import wilson
 from .predict import predict, predict_to
 from .evaluate import evaluate
+from .report import report
+from .reported import leave_report
 from .core import add_help as _add_help
 
 __all__ = ['BotError', 'DataError', 'UsageError', 'default_rung', 'fit_to', 'ladder', 'Ladder', 'readings', 'recipe', 'Recipe', 'settings', 'Trick', 'Encoded',
@@ -45,5 +47,5 @@ __all__ = ['BotError', 'DataError', 'UsageError', 'default_rung', 'fit_to', 'lad
     'smooth_labels', 'soft_cross_entropy', 'teacher_loss', 'decayed', 'nag', 'Nesterov', 'scale_lr', 'cosine_factor', 'lr_schedule', 'plot_sched',
     'step_factor', 'warmup_factor', 'Diverged', 'DivergenceGuard', 'hook_order', 'TargetCheck', 'BagMixup', 'draw_pairs', 'mix', 'as_teacher',
     'CachedTeacher', 'Distillation', 'Teacher', 'ChannelsLastBatch', 'HalfPrecision', 'draw_curves', 'loss_curves', 'LossPlot', 'bag_learner',
-    'save_args', 'load_run', 'save_weights', 'recorded', 'RunFolder', 'check', 'wilson', 'predict', 'predict_to', 'evaluate']
+    'save_args', 'load_run', 'save_weights', 'recorded', 'RunFolder', 'check', 'wilson', 'predict', 'predict_to', 'evaluate', 'report', 'leave_report']
 _add_help([*globals().values(), *vars(_fastai.Learner).values()], __package__)   # `?` shows what each parameter is

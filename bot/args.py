@@ -131,14 +131,14 @@ def save_args(
     **extra # More to keep, by name
 ):
     "Write `args.yaml`"
-    r,dls = learn.recipe,learn.dls
+    r,dls,root = learn.recipe,learn.dls,getattr(bag_of(learn.dls).get('src'), 'path', None)   # in which the paths of predictions.csv begin
     by = best_by(columns_of(learn)) if len(dls.valid_ds) else None
     norm = dict(zip(('mean', 'std'), (o.tolist() for o in norm_stats(dls))))
     args = dict(rung=r.rung, but=r.but, reading=r.reading, settings=dict(r), given=r.given, changed=r.notes, data=made_with(dls), normalized=norm,
         data_cfg=seen_cfg(learn), best=dict(by=by, better=by and ('lower' if lower_is_better(by) else 'higher')),
         resolved=dict(lr=learn.lr, warmup=warmup_epochs(r, r['epochs']), drops=drop_epochs(r, r['epochs']), device=str(dls.device)),
-        classes=list(dls.vocab), n_train=len(dls.train_ds), n_valid=len(dls.valid_ds), fingerprint=fingerprint(dls), path=data_path(dls),
-        versions=versions(), python=python_of(learn))
+        classes=list(dls.vocab), n_train=len(dls.train_ds), n_valid=len(dls.valid_ds), fingerprint=fingerprint(dls),
+        path=data_path(dls), images=root and os.path.abspath(root), versions=versions(), python=python_of(learn))
     write_atomic(Path(path)/'args.yaml', yaml.safe_dump(plain(args | extra), sort_keys=False, allow_unicode=True))
 
 # %% ../nbs/21_args.ipynb #9f2414fb

@@ -35,9 +35,11 @@ nav a { margin-right:1rem; display:inline-block; font-size:.9rem } a { color:var
 .gallery { display:flex; flex-wrap:wrap; gap:.7rem; margin:.6rem 0 } figure { margin:0; width:136px; background:var(--card); border:1px solid var(--line); padding:3px; border-radius:4px }
 figure img { display:block; width:128px; height:128px; object-fit:contain } .group { display:flex; flex-wrap:wrap; gap:.3rem; align-content:start; border-left:3px solid var(--line); padding-left:.5rem; max-width:calc(4*136px + 2rem) }
 .group > .dim { flex-basis:100%; contain:inline-size }
-figure.wide { width:auto; max-width:100% } svg { max-width:100%; height:auto; background:#fff }
+figure.wide { width:fit-content; max-width:100% } figure.wide img { width:auto; height:auto; max-width:100%; image-rendering:pixelated } svg { max-width:100%; height:auto } svg text { fill:currentColor }
+.conf th, .conf td { padding:3px 4px; border:1px solid var(--line); font-size:.75rem; text-align:right; white-space:nowrap } .conf thead th { writing-mode:vertical-rl; transform:rotate(180deg); text-align:left; vertical-align:bottom; font-weight:normal }
+.conf tbody th { font-weight:normal } .conf .hit { background:rgb(59 111 182/var(--a)) } .conf .miss { background:rgb(200 60 50/var(--a)) } details summary { cursor:pointer } .tall { max-height:40rem; overflow-y:auto } .big { font-size:1.15rem; font-weight:600 } th { overflow-wrap:normal } .sort th:first-child, .sort td:first-child { min-width:6.5em }
 pre, code { font-size:.9em; white-space:pre-wrap } .bar { display:inline-block; height:.7em; background:var(--mark) }
-@media print { :root { --fg:#000; --dim:#444; --bg:#fff; --card:#fff; --line:#bbb } nav { display:none } figure, tr { break-inside:avoid } h2 { break-after:avoid } }
+@media print { :root { --fg:#000; --dim:#444; --bg:#fff; --card:#fff; --line:#bbb } nav { display:none } figure, tr { break-inside:avoid } h2 { break-after:avoid } .scroll { overflow:visible } .n { white-space:normal; overflow-wrap:normal } .tall { max-height:none } .conf.many { zoom:.5 } }
 """
 
 sorting = """
@@ -139,8 +141,9 @@ def svg_figure(
     "A matplotlib figure as part of a page"
     b = io.StringIO()
     from matplotlib import rc_context
-    with rc_context({'svg.fonttype':'none', 'svg.hashsalt':'bot'}): fig.savefig(b, format='svg', bbox_inches='tight', metadata=dict(Date=None))
-    svg = b.getvalue()
+    for ax in fig.axes: ax.set_facecolor('none')
+    with rc_context({'svg.fonttype':'none', 'svg.hashsalt':'bot'}): fig.savefig(b, format='svg', bbox_inches='tight', facecolor='none', metadata=dict(Date=None))
+    svg = b.getvalue().replace('#000000', 'currentColor')
     return Figure(Safe(svg[svg.index('<svg'):]), Figcaption(shown(caption)), cls='wide')
 
 def bar(

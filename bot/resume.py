@@ -28,6 +28,7 @@ from .block import bag_of
 from .models import read_args
 from .guards import Diverged
 from .predictions import judged, prediction_rows
+from .watch import timed, waited
 from .learner import BagLearner
 from .args import best_by, check_fingerprint, columns_of, is_best, plain, save_args, seen_cfg, versions
 from .runs import epoch_row, is_finished, save_dropped, weights_bytes
@@ -116,7 +117,7 @@ def moment(self:RunFolder, rows, ended):
     "What goes into the file of the state"
     (epoch,batch,i),t = (self.epoch+1,0,0) if ended else self.at,self.throughput
     train = time.perf_counter()-t.t if self.training else t.n/max(t.img_per_s, 1e-9)
-    spent = None if ended else dict(time=time.time()-getattr(self.recorder, 'start_epoch', 0), train=train, n=t.n)
+    spent = None if ended else dict(time=time.time()-getattr(self.recorder, 'start_epoch', 0), train=train, n=t.n, wait=t.wait)
     gens = {} if ended else dict(generators=self.generators)   # as they were before the step at hand seeded them
     place = dict(format=1, fit=self.fits, n_epoch=self.n_epoch, epoch=epoch, batch=batch, iter=i, rows=rows, spent=spent)
     return training_state(self.learn) | gens | place
@@ -143,7 +144,7 @@ def before_epoch(self:RunFolder):
 def before_train(self:RunFolder):
     if not self.on: return
     if self.spent:
-        self.throughput.n,self.throughput.t = self.spent['n'],self.throughput.t-self.spent['train']
+        self.throughput.go_on(self.spent)
         self.learn.pct_train = self.state['pct_train']
         load_generators(self.state['generators'])
         self.spent = self.state = None
@@ -171,8 +172,7 @@ def after_batch(self:RunFolder):
 def judge(self:RunFolder):
     "Note what the model makes of a validation batch"
     if len(self.yb)!=1 or self.y.is_floating_point() or self.y.ndim!=1 or self.pred.ndim!=2: return
-    n = sum(len(o) for o,_ in self.seen)
-    places = [Step.now.items[i] for i in Step.now.rows] if Step.now else list(range(n, n+len(self.y)))
+    places = [Step.now.items[i] for i in Step.now.rows] if Step.now else list(range(n := sum(len(o) for o,_ in self.seen), n+len(self.y)))
     self.seen.append((places, judged(self.pred, self.y)))
 
 @patch
@@ -225,7 +225,7 @@ def _do_fit(self:BagLearner):
 @patch
 def all_batches(self:BagLearner):
     self.n_iter = len(self.dl)
-    for o in enumerate(self.dl, vars(self).pop('first_iter', 0)): self.one_batch(*o)
+    for o in enumerate(timed(self), vars(self).pop('first_iter', 0)): self.one_batch(*o)
 
 # %% ../nbs/22_resume.ipynb #a22b4b77
 def differences(
@@ -260,9 +260,9 @@ def check_same_run(
 
 # %% ../nbs/22_resume.ipynb #44fdaa16
 def _finish(keep, learn):
-    "Note that a run came to its end, and how good it is"
+    "Note that a run came to its end, how good it is, and how long it waited for images"
     by = best_by(keep.rows[-1] if keep.rows else columns_of(learn))
-    keep.end('finished', **({by: keep.rows[-1].get(by) if keep.rows else None} if by else {}))
+    keep.end('finished', **({by: keep.rows[-1].get(by) if keep.rows else None} if by else {}), **waited(learn))
 
 @contextmanager
 def recorded(

@@ -4,7 +4,7 @@ import numpy as np, pytest
 from scipy.stats import binom, binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import classification_report, f1_score
-from bot.judge import confusion, ece, macro_f1, mcnemar, paired_difference, per_class, Predictions, judge, reliability, wilson
+from bot.judge import confusion, ece, logit_interval, macro_f1, mcnemar, paired_difference, per_class, Predictions, judge, reliability, wilson
 
 @pytest.fixture
 def rng(): return np.random.default_rng(0)
@@ -30,9 +30,10 @@ def test_wilson_covers(n, p):
     lo,hi = wilson(k, n)
     assert .93<=binom.pmf(k[(lo<=p)&(p<=hi)], n, p).sum()<=.97
 
-def sample(rng, n, K, right=.7):
+def sample(rng, n, K, right=.7, w=None):
     "Labels of uneven classes, and answers"
-    y = rng.choice(K, n, p=(w := np.arange(1, K+1)/(K*(K+1)/2)))
+    w = np.arange(1, K+1)/(K*(K+1)/2) if w is None else w
+    y = rng.choice(K, n, p=w)
     return y,np.where(rng.random(n)<right, y, rng.choice(K, n, p=w))
 
 def test_classes_are_sklearns(rng):
@@ -46,16 +47,22 @@ def test_classes_are_sklearns(rng):
 def test_f1_is_sklearns(rng, K, n):
     y,predicted = sample(rng, n, K)
     f1,lo,hi = macro_f1(y, predicted, K)
-    assert abs(f1-f1_score(y, predicted, average='macro'))<1e-12 and lo<f1<hi
+    assert abs(f1-f1_score(y, predicted, average='macro'))<1e-12 and 0<lo<hi<1
     draws = [f1_score(y[i], predicted[i], average='macro') for i in rng.integers(n, size=(300,n))]
-    assert np.allclose((lo,hi), np.quantile(draws, [.025,.975]), atol=.02)
+    assert np.allclose((lo,hi), logit_interval(f1, draws), atol=.02)
 
 @pytest.mark.slow
-@pytest.mark.parametrize('K,n', [(2,200), (5,500), (10,2000)])
-def test_f1_covers(rng, K, n):
-    truth = macro_f1(*sample(rng, 2_000_000, K), K, draws=1)[0]
-    los,his = zip(*(macro_f1(*sample(rng, n, K), K, draws=400, seed=i)[1:] for i in range(1500)))
+@pytest.mark.parametrize('K,n,right', [(2,200,.7), (2,200,.95), (5,500,.7), (10,300,.95), (10,2000,.6), (50,1000,.7)])
+def test_f1_covers(rng, K, n, right):
+    "Of uneven classes, of a good model, of 50 classes with 20 images each"
+    even = np.ones(K)/K if K>=50 else None
+    truth = macro_f1(*sample(rng, 3_000_000, K, right, even), K, draws=1)[0]
+    los,his = zip(*(macro_f1(*sample(rng, n, K, right, even), K, draws=200, seed=i)[1:] for i in range(1000)))
     assert .93<=((np.array(los)<=truth) & (truth<=np.array(his))).mean()<=.97
+
+def test_f1_of_extremes():
+    "All draws of a bootstrap are alike there; the interval must not be a point"
+    assert macro_f1([0,1]*50, [0,1]*50, 2)==(1., *wilson(100, 100)) and macro_f1([0,1]*50, [1,0]*50, 2)==(0., *wilson(0, 100))
 
 def pair(rng, size, n, only):
     "Who was right, in `size` samples of `n` images of which shares `only` are right by one model alone"
