@@ -25,7 +25,7 @@ from .links import check_same_images, followed, items_hash
 from .sources import find_source, read_table, Source, table_rows
 from .resnet import check_size
 from .predictions import judged, prediction_rows
-from .judge import judge, Predictions
+from .judge import accuracy_words, judge, Predictions
 from .predict import answers, counted, open_model, Views
 
 # %% ../nbs/27_evaluate.ipynb #cbc73d29
@@ -240,10 +240,9 @@ def metric_lines(
     m:dict # Of an `Evaluation`
 )->list: # Lines
     "An evaluation for people"
-    lo,hi = m['accuracy_interval']
     lost = m['unreadable']
-    of = f"{m['right']:,} of {m['images']:,} images" + (f', {len(lost):,} unreadable' if lost else '')
-    lines = [f"accuracy {m['accuracy']:.2%} (95% interval {lo:.2%} to {hi:.2%}: {of})", *(f'caution: {o}' for o in m['cautions'])]
+    of = 'images' + (f', {len(lost):,} unreadable' if lost else '')
+    lines = [accuracy_words(m['right'], m['images'], of), *(f'caution: {o}' for o in m['cautions'])]
     lines += [f"images: {shown(m['source'])}" + (f", {m['split']} part" if m['split'] else ''), f'weights: {_weights(m)}; {m["size"]} px' + (f", views {m['tta']}" if m['tta'] else '')]
     top5 = f"top-5 {m['top5']:.2%}, " if 'top5' in m else ''
     lines += [f"{top5}loss {m['loss']:.4f}, macro F1 {m['macro_f1']:.4f} ({m['macro_f1_interval'][0]:.4f} to {m['macro_f1_interval'][1]:.4f}), calibration error {m['ece']:.4f}"]

@@ -174,8 +174,7 @@ def after_batch(self:RunFolder):
 def judge(self:RunFolder):
     "Note what the model makes of a validation batch"
     if len(self.yb)!=1 or self.y.is_floating_point() or self.y.ndim!=1 or self.pred.ndim!=2: return
-    n = sum(len(o) for o,_ in self.seen)
-    places = [Step.now.items[i] for i in Step.now.rows] if Step.now else list(range(n, n+len(self.y)))
+    places = [Step.now.items[i] for i in Step.now.rows] if Step.now else list(range(n := sum(len(o) for o,_ in self.seen), n+len(self.y)))
     self.seen.append((places, judged(self.pred, self.y)))
 
 @patch
