@@ -42,7 +42,7 @@ def test_a_run(done):
     out,p = done
     assert p.returncode==0, p.stderr
     named = {o['name'] for o in json.loads((out/'status.json').read_text())['files'].values()}
-    assert {o.name for o in out.iterdir()}=={'args.yaml', 'metrics.csv', 'last.safetensors', 'best.safetensors', 'predictions.csv', 'status.json'} | named
+    assert {o.name for o in out.iterdir()}=={'args.yaml', 'metrics.csv', 'last.safetensors', 'best.safetensors', 'predictions.csv', 'status.json', 'report.html'} | named
     assert {o.split('-')[0] for o in named}=={'weights', 'state', 'predictions'}
     assert list(rows(out)[0])==['epoch', 'train_loss', 'valid_loss', 'accuracy', 'lr', 'img_per_s', 'time']
     assert [o['epoch'] for o in rows(out)]==['0', '1']

@@ -89,7 +89,7 @@ def assert_same_run(a, b):
         s = read_status(p)
         assert s['state']=='finished' and all(is_whole(p/o['name'], o) for o in s['files'].values())
         names = {o['name'] for o in s['files'].values()} | {'args.yaml','metrics.csv','status.json','last.safetensors','best.safetensors','predictions.csv'}
-        assert {o.name for o in p.iterdir()}==names
+        assert {o.name for o in p.iterdir()}-{'report.html'}==names   # written by those that import `bot.all` or run the command
 
 @pytest.fixture(scope='module')
 def teacher(photos, tmp_path_factory):
