@@ -76,7 +76,7 @@ def train(
 ): # The trained `Learner`; `None` if the run was finished before
     "Train an image classifier with the tricks of a rung, and keep the run in a folder; the same command goes on with a run that was stopped"
     from fastai.torch_core import set_seed
-    from bot import learner, precision, runs
+    from bot import learner, precision, reported, runs   # a run that ends leaves its report
     from bot.args import asked_for, command_of, plain
     o,changes = split_options(given)
     asked = asked_for(rung=rung, but=but, as_paper=as_paper, deterministic=deterministic, **o, **changes)
