@@ -243,7 +243,7 @@ def metric_lines(
     lost = m['unreadable']
     of = 'images' + (f', {len(lost):,} unreadable' if lost else '')
     lines = [accuracy_words(m['right'], m['images'], of), *(f'caution: {o}' for o in m['cautions'])]
-    lines += [f"images: {shown(m['source'])}" + (f", {m['split']} part" if m['split'] else ''), f'weights: {_weights(m)}; {m["size"]} px' + (f", views {m['tta']}" if m['tta'] else '')]
+    lines += [f"images: {shown(m['source'].removeprefix(os.path.join(os.getcwd(), '')))}" + (f", {m['split']} part" if m['split'] else ''), f'weights: {_weights(m)}; {m["size"]} px' + (f", views {m['tta']}" if m['tta'] else '')]
     top5 = f"top-5 {m['top5']:.2%}, " if 'top5' in m else ''
     lines += [f"{top5}loss {m['loss']:.4f}, macro F1 {m['macro_f1']:.4f} ({m['macro_f1_interval'][0]:.4f} to {m['macro_f1_interval'][1]:.4f}), calibration error {m['ece']:.4f}"]
     if lost: lines += [f"unreadable, the first: '{shown(lost[0]['path'])}': {lost[0]['error']}"]
