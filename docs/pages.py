@@ -102,8 +102,10 @@ def explained(doc):
 
 def measured(path):
     "One results file: what asked, what ran, where, and the rows"
-    script = path.parents[1]/f'{path.stem}.py'
+    name,_,where = path.stem.partition('-')   # 'models-h100': the same bench on another machine
+    script = path.parents[1]/f'{name}.py'
     title,command,prose,said = explained(ast.get_docstring(ast.parse(script.read_text())))
+    if where: title = f'{title} On another machine: {where}'
     same,rows = drop_same(list(csv.DictReader(path.open())))
     url = f'{get_config().git_url}/blob/{get_config().branch}/bench'
     parts = [f'## {title}', f'```sh\n{command}\n```', *prose, f'[The script]({url}/{script.name}) and [its results]({url}/results/{path.name}).']
