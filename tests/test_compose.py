@@ -740,6 +740,26 @@ def test_nobody_reads_any_more(tmp_path):
     out = subprocess.run(['bash', '-c', f'{cmd} --epochs 1 --out b >&-'], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert out.returncode==0 and not out.stderr and json.loads((tmp_path/'b/status.json').read_text())['state']=='finished'
 
+no_room = 'What is printed cannot be written any more (No space left on device)'
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no device that is full')
+@pytest.mark.slow
+@pytest.mark.parametrize('to,said,unbuffered', [('> /dev/full', no_room, ''), ('> /dev/full', no_room, '1'), ('> /dev/full 2>&1', '', '1'), ('2> /dev/full', None, '')])
+def test_a_full_device(tmp_path, to, said, unbuffered):
+    "A run whose words find no room goes on, with an image that cannot be read too; a command that has nothing to do keeps its exit code"
+    for c in 'ab':
+        (tmp_path/'photos'/c).mkdir(parents=True)
+        for i in range(30): Image.fromarray((np.random.default_rng(i).random((32, 32, 3))*255).astype(np.uint8)).save(tmp_path/f'photos/{c}/{i}.png')
+    for i in range(5, 9): (tmp_path/f'photos/a/{i}.png').write_bytes(b'no image')
+    env = os.environ | dict(PYTHONPATH=str(Path(__file__).parents[1]), PYTHONWARNINGS='ignore', PYTHONUNBUFFERED=unbuffered)
+    def sh(cmd): return subprocess.run(['bash', '-c', f'{cmd} {to}'], cwd=tmp_path, env=env, capture_output=True, text=True)
+    cmd = ' '.join(quick).replace('digits', 'photos')+' --bad skip --size 32 --bs 8 --epochs 2 --out a'
+    out = sh(cmd)
+    status = json.loads((tmp_path/'a/status.json').read_text())
+    assert out.returncode==0 and (status['state'], status['epochs'])==('finished', 2) and len((tmp_path/'a/metrics.csv').read_text().splitlines())==3
+    if said is not None: assert not out.stdout and (said in out.stderr and 'Traceback' not in out.stderr if said else not out.stderr)
+    assert [sh(o).returncode for o in (cmd, cmd.replace('photos', 'none')+'-2', cmd+' --zz', f'{sys.executable} -m bot zz')]==[0,3,2,2]
+
 # ---- files from outside
 
 @pytest.fixture(scope='module')
