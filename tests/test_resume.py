@@ -1,5 +1,5 @@
 "A run that is stopped at any moment goes on, and ends with the bits of one that was never stopped."
-import csv, multiprocessing, os, random, resource, shutil, signal, sys, time
+import csv, multiprocessing, os, random, resource, shutil, signal, time
 from itertools import product
 from pathlib import Path
 import numpy as np, pytest, torch
@@ -15,7 +15,7 @@ from bot.block import bag_dls
 from bot.cli import main
 from bot.core import BotError
 from bot.files import is_whole, read_status, run_file
-from bot import args, precision
+from bot import args, precision, sources
 from bot.learner import bag_learner
 from bot.precision import be_deterministic
 from bot.resume import recorded, RunFolder
@@ -315,9 +315,9 @@ def test_the_same_command(mixed, photos, tmp_path):
 
 def test_files_are_looked_at_once(photos, tmp_path, monkeypatch):
     "By whatever asks for their sizes before a run begins, or goes on: one list of them is hashed, and the look ends with that"
-    looked,hashed,after,stat,digest = [],[],RunFolder.after_epoch,os.stat,args.items_hash
+    looked,hashed,after,size_of,digest = [],[],RunFolder.after_epoch,sources.size_of,args.items_hash
     monkeypatch.setattr(args, 'items_hash', lambda *a: hashed.append(1) or digest(*a))
-    monkeypatch.setattr(os, 'stat', lambda p, **kw: (sys._getframe(1).f_code.co_name=='file_size' and looked.append(p)) or stat(p, **kw))
+    monkeypatch.setattr(sources, 'size_of', lambda p: looked.append(p) or size_of(p))
     def stop(self): raise KeyboardInterrupt(after(self))
     argv = [str(o) for o in (photos, *small, '--workers', 0, '--out', tmp_path/'run')]
     monkeypatch.setattr(RunFolder, 'after_epoch', stop)
