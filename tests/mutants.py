@@ -69,7 +69,7 @@ table = [   # name, module, old, new, file of tests and which of it (pytest's -k
     ('momentum begins anew', 'state', "    load_optimizer(learn.opt, state['opt'], state['frozen'])", '    pass', 'resume random_kills'),
     ('open gradients are lost', 'state', "grads[k].to(p.device) if k in grads else p.grad", 'p.grad', 'resume parity'),
     ('a claim that nobody asks', 'files', "if o and self.lives(n, o): raise", "if False: raise", 'resume two_at_once'),
-    ('fingerprint without sizes', 'args', "{file_size(path, src)} ", '', 'resume same_command'),
+    ('fingerprint without sizes', 'links', "{size_of(path)} ", '', 'resume same_command'),
     ('workers heed the interrupt', 'workers', "signal.signal(s, signal.SIG_IGN)", "pass", 'resume signal_saves'),
     ('the equal of the best is better', 'args', 'o<vals[-1] for o in', 'o<=vals[-1] for o in', 'paper'),
     ('200 epochs warm up longer', 'ladder', "r['warmup']/r.paper['epochs']*n_epoch", "r['warmup']/paper_epochs*n_epoch", 'paper'),
