@@ -816,6 +816,17 @@ def test_hostile_status(good_run, tmp_path, k, vs):
         (bad/'status.json').write_text(json.dumps(json.loads((good_run/'status.json').read_text()) | {k:v}))
         refused(load_run, bad, device='cpu'), refused(small(digits(bs=128)).fit_rung, resume=bad), refused(small(digits()).distill, bad, load=load_run)
 
+def test_weights_by_hand_are_said(good_run, tmp_path, capsys):
+    "Under the usual name, of another size or of the same; the run's own are read"
+    run,kept = shutil.copytree(good_run, tmp_path/'run'),read_weights(good_run/'best.safetensors')[0]
+    name = json.loads((run/'status.json').read_text())['files']['best']['name']
+    load_run(run, device='cpu')
+    assert 'has not the size' not in capsys.readouterr().out
+    for new in {k:v+1 for k,v in kept.items()},{'fc.bias':torch.zeros(10)}:
+        save_file(new, run/'best.safetensors', read_meta(good_run/'best.safetensors'))
+        learn = load_run(run, device='cpu')
+        assert torch.equal(learn.model.fc.weight, kept['fc.weight']) and f"best.safetensors' has not the size and checksum that status.json names: read is {name}" in capsys.readouterr().out
+
 def test_a_run_goes_on_with_its_own_model_alone(tmp_path):
     "Of one class and other widths; and with a state that is none"
     class Stop(Callback):

@@ -315,7 +315,9 @@ def test_the_same_command(mixed, photos, tmp_path):
 
 def test_files_are_looked_at_once(photos, tmp_path, monkeypatch):
     "By whatever asks for their sizes before a run begins, or goes on: one list of them is hashed, and the look ends with that"
-    looked,hashed,after,size_of,digest = [],[],RunFolder.after_epoch,sources.size_of,args.items_hash
+    sources_made,looked,hashed,after,size_of,digest = [],[],[],RunFolder.after_epoch,sources.size_of,args.items_hash
+    find = sources.find_source
+    monkeypatch.setattr(sources, 'find_source', lambda *a, **kw: sources_made.append(find(*a, **kw)) or sources_made[-1])
     monkeypatch.setattr(args, 'items_hash', lambda *a: hashed.append(1) or digest(*a))
     monkeypatch.setattr(sources, 'size_of', lambda p: looked.append(p) or size_of(p))
     def stop(self): raise KeyboardInterrupt(after(self))
@@ -323,7 +325,7 @@ def test_files_are_looked_at_once(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(RunFolder, 'after_epoch', stop)
     for code in 130,0:
         looked.clear(), hashed.clear()
-        assert main(argv)==code and len(looked)==len(set(looked))==120 and len(hashed)==1
+        assert main(argv)==code and len(looked)==len(set(looked))==120 and len(hashed)==1 and sources_made[-1].look is None
         monkeypatch.setattr(RunFolder, 'after_epoch', after)
 
 # ---- parity
