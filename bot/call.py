@@ -12,10 +12,11 @@ Docs: https://OWNER.github.io/bot/call.html.md"""
 
 # %% auto #0
 __all__ = ['plain_types', 'Parser', 'opts_of', 'is_word', 'add_options', 'parser_of', 'read_words', 'typed', 'words_for', 'say',
-           'terminate', 'heed_signals', 'run_args', 'as_process']
+           'close', 'Lenient', 'lasting_streams', 'terminate', 'heed_signals', 'run_args', 'as_process']
 
 # %% ../nbs/30_call.ipynb #81b355c5
 import argparse, os, signal, sys, threading, warnings
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
 from inspect import Parameter, signature
@@ -114,9 +115,37 @@ def say(
     "Print `text` at once; if nobody reads any more, the run is saved and ends quietly"
     try: print(text, flush=True)
     except OSError as e:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())   # for Python flushes again at its end
+        close(sys.stdout)
         if isinstance(e, BrokenPipeError): raise HungUp from None
-        print(f'bot-train: what is printed cannot be written any more ({e.strerror}); the run goes on without it', file=sys.stderr)
+        print(f'What is printed cannot be written any more ({e.strerror}); the command goes on without it', file=sys.stderr)
+
+def close(
+    f # A stream that cannot be written
+):
+    "Have what is written to `f` be lost: Python flushes again at its end"
+    with open(os.devnull, 'w') as null: os.dup2(null.fileno(), f.fileno())
+
+# %% ../nbs/30_call.ipynb #468d3a6e
+class Lenient:
+    "A stream in which is lost what cannot be written"
+    def __init__(self, f): self.f = f
+    def __getattr__(self, k): return getattr(self.f, k)
+    def write(self, text): return self._try(self.f.write, text)
+    def flush(self): self._try(self.f.flush)
+    def _try(self, f, *args):
+        try: return f(*args)
+        except OSError: close(self.f)
+
+@contextmanager
+def lasting_streams():
+    "Output that is closed, full, or lacks the letters of a name ends no command"
+    for k in 'stdout','stderr':   # closed by `>&-`
+        if getattr(sys, k) is None: setattr(sys, k, open(os.devnull, 'w'))
+        o = getattr(sys, k)
+        if hasattr(o, 'reconfigure'): o.reconfigure(errors='backslashreplace', **(dict(write_through=False) if o is sys.__stdout__ else {}))   # `say` flushes
+    old,sys.stderr = sys.stderr,Lenient(sys.stderr)
+    try: yield
+    finally: sys.stderr = old
 
 # %% ../nbs/30_call.ipynb #4f4c3b28
 def terminate(signum, frame):
@@ -156,11 +185,8 @@ def as_process(
 )->int: # Exit code
     "A command as a process"
     argv = sys.argv[1:] if argv is None else argv
-    for k in 'stdout','stderr':   # closed by `>&-`
-        if getattr(sys, k) is None: setattr(sys, k, open(os.devnull, 'w'))
-    for o in (sys.stdout, sys.stderr):
-        if hasattr(o, 'reconfigure'): o.reconfigure(errors='backslashreplace')   # a name that the terminal cannot print ends no run
-    try: args = (parse or partial(words_for, f, prog))(argv)
-    except UsageError as e: return print(f'{prog}: {e}', file=sys.stderr) or e.code
-    if threading.current_thread() is threading.main_thread(): heed_signals()
-    return run_args(args, f, prog)
+    with lasting_streams():
+        try: args = (parse or partial(words_for, f, prog))(argv)
+        except UsageError as e: return print(f'{prog}: {e}', file=sys.stderr) or e.code
+        if threading.current_thread() is threading.main_thread(): heed_signals()
+        return run_args(args, f, prog)

@@ -20,7 +20,7 @@ from pathlib import Path
 from fastcore.meta import delegates
 from .core import DataError, nearest, shown, Switch, UsageError
 from .ladder import default_rung, options, recipe, settings, split_options
-from .call import as_process, opts_of, Parser, parser_of, read_words, say, words_for
+from .call import as_process, lasting_streams, opts_of, Parser, parser_of, read_words, say, words_for
 
 # %% ../nbs/30_cli.ipynb #80720479
 def plan(
@@ -102,14 +102,13 @@ def data_of(
     args:dict=None # What `args.yaml` holds, of a run that goes on
 )->tuple: # The recipe to train by, and `DataLoaders`
     "Images and settings that fit each other"
-    from bot import block, learner, sources
-    from bot.args import check_fingerprint
+    from bot import block, learner, runs, sources
     source = sources.find_source(src, o['valid_pct'], root=o['root'], exclude=o['exclude'])
-    if not args: r = learner.fit_recipe(r, source.n_train, source.short_edge, device, getattr(source, 'settings', None), as_paper)
-    kw = {k:o[k] for k in ('reading','valid_pct','root','bad','seed','exclude')}
-    dls = block.bag_dls(source, num_workers=o['workers'], device=device, **kw, **learner.data_settings(r))
-    if args: check_fingerprint(args, dls)
-    return r,dls
+    source.look = {}   # at its files, till the run has begun
+    kw = dict(num_workers=o['workers'], device=device) | {k:o[k] for k in ('root','exclude')}
+    if args: return r,runs.run_dls(args, source, **kw)
+    r = learner.fit_recipe(r, source.n_train, source.short_edge, device, getattr(source, 'settings', None), as_paper)
+    return r,block.bag_dls(source, **kw, **{k:o[k] for k in ('reading','valid_pct','bad','seed')}, **learner.data_settings(r))
 
 def _finished_words(run):
     "Tidy a run that has come to its end, and say what to do with it"
@@ -147,10 +146,11 @@ def follow(
     from contextlib import nullcontext
     from bot.cases import quick_check
     from bot.resume import handled, recorded
-    verdict = quick_check(learn.dls.bag['src'])
+    source = learn.dls.bag['src']
+    verdict = quick_check(source)
     say('\n'.join([plan(learn, run), *(f'check   {o}' for o in verdict)]))
     with recorded(learn, run, tell, save_minutes, check=verdict, **extra), learn.no_logging(), nullcontext() if sys.stdout.isatty() else learn.no_bar():
-        keep = learn.run_folder
+        keep,source.look = learn.run_folder,None
         if keep.state: say(f"goes on after {len(keep.rows)} epochs and {keep.state['batch']} batches")
         try:
             with handled(keep.ask): learn.fit_rung()
@@ -280,8 +280,9 @@ def main_of(
     "`python -m bot <verb> ...`"
     verb,*words = argv or ['--help']
     if verb in ('-h', '--help'): return print(f"python -m bot {{{','.join(verbs)}}} ...: as bot-<verb>; '--help' after a verb lists its options") or 2*(not argv)
-    try: return verbs[nearest(verb, verbs, 'command')](words)
-    except UsageError as e: return print(f'bot: {e}', file=sys.stderr) or e.code
+    with lasting_streams():
+        try: return verbs[nearest(verb, verbs, 'command')](words)
+        except UsageError as e: return print(f'bot: {e}', file=sys.stderr) or e.code
 
 # %% ../nbs/30_cli.ipynb #e381d990
 if __name__=='__main__': sys.exit(main())

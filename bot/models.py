@@ -217,8 +217,9 @@ def check_run(
     args:dict # From outside, in the form of `args.yaml`
 )->dict: # The same, each setting of its own type
     "`args`, if a run can have them; else an error that names the key"
-    for k,kind in _kinds.items():
-        if (k in args or k in _needed) and type(args.get(k)) is not kind: raise ValueError(f'its {k} is no {kind.__name__}')
+    _check_kinds(args, _kinds, _needed)
+    for k,kinds in _inner.items(): _check_kinds(args.get(k, {}), kinds, kinds if k=='best' and k in args else (), f' in its {k}')
+    if not all(isinstance(o, str) for o in args.get('changed', ())): raise ValueError('its changed holds more than words')
     args = args | {k:_check_values(args[k], k) for k in ('settings', 'given')}
     args['settings'] = ladder['baseline'] | args['settings']
     if lacks := [k for k in args['given'] if k not in args['settings']]: raise ValueError(f'its settings lack {lacks[0]}, which its given has')
@@ -232,10 +233,19 @@ def check_run(
 
 # %% ../nbs/10_models.ipynb #a87d4ff1
 _kinds = dict(rung=str, but=list, reading=str, settings=dict, given=dict, changed=list, data=dict, normalized=dict, best=dict, resolved=dict, classes=list,
-    data_cfg=dict, n_train=int, n_valid=int, versions=dict, python=str)
+    data_cfg=dict, n_train=int, n_valid=int, versions=dict, python=str, asked=dict, fingerprint=dict,
+    path=(str,type(None)), images=(str,type(None)), command=str, check=list)
+_inner = dict(best=dict(by=(str,type(None)), better=(str,type(None))), data=dict(src=str, root=(str,type(None)), exclude=(str,type(None))),
+    fingerprint=dict(n_train=int, n_valid=int, hash=str))
 _needed = 'rung', 'settings', 'normalized', 'classes'   # the others have a default, or are for people
 _unset = 'pretrained', 'teacher', 'lr', 'init'   # settings that a run may have no value of
 _texts = dict(arch=str, pretrained=(str,bool), teacher=str)   # these may be anything to a learner, but not in a file
+
+def _check_kinds(o, kinds, needed, where=''):
+    "Refuse a value of another type than `kinds` have"
+    for k,kind in kinds.items():
+        may = kind if isinstance(kind, tuple) else (kind,)
+        if k in needed and k not in o or k in o and type(o[k]) not in may: raise ValueError(f'its {k}{where} is no {may[0].__name__}')
 
 def _check_values(values, key):
     "Settings as what they mean; `key` is where they stand"

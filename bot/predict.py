@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from .core import DataError, HungUp, Num, shown, UsageError, write_atomic
+from .core import DataError, HungUp, Num, shown, UsageError, write_atomic, WriteError
 from .ladder import setting
 from .images import Encoded, ImageError
 from .folders import files_words, Folder
@@ -248,9 +248,9 @@ def predict_to(
     files,(model,top,size) = image_files(paths),_asked(run, top, size, which, device)
     rows,f = _rows(model, files, top, size, workers),io.StringIO() if out else sys.stdout
     try: n,good,first = write_rows(counted(rows, len(files)), f, top, jsonl)
-    except BrokenPipeError:
+    except OSError as e:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())   # for Python flushes again at its end
-        raise HungUp from None
+        raise HungUp if isinstance(e, BrokenPipeError) else WriteError(f'Rows cannot be written: {e.strerror}') from None
     if out: write_atomic(out, f.getvalue())
     if good<n: print(f'{n-good:,} of {n:,} images could not be read; the first: {first}', file=sys.stderr)
     return 0 if good else DataError.code

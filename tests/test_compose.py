@@ -740,6 +740,26 @@ def test_nobody_reads_any_more(tmp_path):
     out = subprocess.run(['bash', '-c', f'{cmd} --epochs 1 --out b >&-'], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert out.returncode==0 and not out.stderr and json.loads((tmp_path/'b/status.json').read_text())['state']=='finished'
 
+no_room = 'What is printed cannot be written any more (No space left on device)'
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no device that is full')
+@pytest.mark.slow
+@pytest.mark.parametrize('to,said,unbuffered', [('> /dev/full', no_room, ''), ('> /dev/full', no_room, '1'), ('> /dev/full 2>&1', '', '1'), ('2> /dev/full', None, '')])
+def test_a_full_device(tmp_path, to, said, unbuffered):
+    "A run whose words find no room goes on, with an image that cannot be read too; a command that has nothing to do keeps its exit code"
+    for c in 'ab':
+        (tmp_path/'photos'/c).mkdir(parents=True)
+        for i in range(30): Image.fromarray((np.random.default_rng(i).random((32, 32, 3))*255).astype(np.uint8)).save(tmp_path/f'photos/{c}/{i}.png')
+    for i in range(5, 9): (tmp_path/f'photos/a/{i}.png').write_bytes(b'no image')
+    env = os.environ | dict(PYTHONPATH=str(Path(__file__).parents[1]), PYTHONWARNINGS='ignore', PYTHONUNBUFFERED=unbuffered)
+    def sh(cmd): return subprocess.run(['bash', '-c', f'{cmd} {to}'], cwd=tmp_path, env=env, capture_output=True, text=True)
+    cmd = ' '.join(quick).replace('digits', 'photos')+' --bad skip --size 32 --bs 8 --epochs 2 --out a'
+    out = sh(cmd)
+    status = json.loads((tmp_path/'a/status.json').read_text())
+    assert out.returncode==0 and (status['state'], status['epochs'])==('finished', 2) and len((tmp_path/'a/metrics.csv').read_text().splitlines())==3
+    if said is not None: assert not out.stdout and (said in out.stderr and 'Traceback' not in out.stderr if said else not out.stderr)
+    assert [sh(o).returncode for o in (cmd, cmd.replace('photos', 'none')+'-2', cmd+' --zz', f'{sys.executable} -m bot zz')]==[0,3,2,2]
+
 # ---- files from outside
 
 @pytest.fixture(scope='module')
@@ -772,8 +792,11 @@ nan = float('nan')
 names_of = [7, [], None, [{}], [[1]], {'a':1}, [nan, 1.], [True, 'a'], [float('inf'), 1.], ['a', 1], ['a']*10, [1, 1.], [None, 'a']]
 whole = dict(settings=[7, [], None, 'x'], classes=names_of, normalized=norms_of, rung=[7, 'no_such', None, ['mixup']],
     reading=['mine', 7, []], but=[7, [7], ['no_such'], None],
-    given=[7, [], dict(zz=1), dict(lr=.1), dict(epochs=10**400), dict(jitter=None), {7:1}], data=[7, [], dict(reading=7), dict(size=[[1]]), dict(flip=7)],
-    best=[3, [], 'accuracy', None], resolved=[[], 7, None], changed=[7, {}], n_train=['x', 1.5], n_valid=[[]], versions=[[]], python=[7])
+    given=[7, [], dict(zz=1), dict(lr=.1), dict(epochs=10**400), dict(jitter=None), {7:1}],
+    data=[7, [], dict(reading=7), dict(size=[[1]]), dict(flip=7), dict(root=7), dict(exclude=[1]), dict(src=None)],
+    best=[3, [], 'accuracy', None, {}, dict(by=7, better=None), dict(by='a')],
+    resolved=[[], 7, None], changed=[7, {}, [7]], asked=[7, [], None], fingerprint=[7, [], dict(hash=7)], path=[7, ['a']], images=[7],
+    command=[7], check=[7], n_train=['x', 1.5], n_valid=[[]], versions=[[]], python=[7])
 
 @pytest.mark.parametrize('k', list(whole))
 def test_hostile_args(good_run, tmp_path, k):
@@ -792,6 +815,17 @@ def test_hostile_status(good_run, tmp_path, k, vs):
     for v in vs:
         (bad/'status.json').write_text(json.dumps(json.loads((good_run/'status.json').read_text()) | {k:v}))
         refused(load_run, bad, device='cpu'), refused(small(digits(bs=128)).fit_rung, resume=bad), refused(small(digits()).distill, bad, load=load_run)
+
+def test_weights_by_hand_are_said(good_run, tmp_path, capsys):
+    "Under the usual name, of another size or of the same; the run's own are read"
+    run,kept = shutil.copytree(good_run, tmp_path/'run'),read_weights(good_run/'best.safetensors')[0]
+    name = json.loads((run/'status.json').read_text())['files']['best']['name']
+    load_run(run, device='cpu')
+    assert 'has not the size' not in capsys.readouterr().out
+    for new in {k:v+1 for k,v in kept.items()},{'fc.bias':torch.zeros(10)}:
+        save_file(new, run/'best.safetensors', read_meta(good_run/'best.safetensors'))
+        learn = load_run(run, device='cpu')
+        assert torch.equal(learn.model.fc.weight, kept['fc.weight']) and f"best.safetensors' has not the size and checksum that status.json names: read is {name}" in capsys.readouterr().out
 
 def test_a_run_goes_on_with_its_own_model_alone(tmp_path):
     "Of one class and other widths; and with a state that is none"

@@ -12,12 +12,13 @@ from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from fastai.callback.training import GradientAccumulation
 from fastai.torch_core import set_seed
 from bot.block import bag_dls
+from bot.cli import main
 from bot.core import BotError
 from bot.files import is_whole, read_status, run_file
-from bot import precision
+from bot import args, precision, sources
 from bot.learner import bag_learner
 from bot.precision import be_deterministic
-from bot.resume import recorded
+from bot.resume import recorded, RunFolder
 from bot.runs import load_run
 from bot.state import read_state
 from resume_job import command
@@ -311,6 +312,21 @@ def test_the_same_command(mixed, photos, tmp_path):
     learn = load_run(tmp_path/'run', data=True, src=photos)
     with learn.no_bar(), learn.no_logging():
         assert abs(learn.validate()[1]-max(float(o['accuracy']) for o in plain_rows(tmp_path/'run')))<1e-6
+
+def test_files_are_looked_at_once(photos, tmp_path, monkeypatch):
+    "By whatever asks for their sizes before a run begins, or goes on: one list of them is hashed, and the look ends with that"
+    sources_made,looked,hashed,after,size_of,digest = [],[],[],RunFolder.after_epoch,sources.size_of,args.items_hash
+    find = sources.find_source
+    monkeypatch.setattr(sources, 'find_source', lambda *a, **kw: sources_made.append(find(*a, **kw)) or sources_made[-1])
+    monkeypatch.setattr(args, 'items_hash', lambda *a: hashed.append(1) or digest(*a))
+    monkeypatch.setattr(sources, 'size_of', lambda p: looked.append(p) or size_of(p))
+    def stop(self): raise KeyboardInterrupt(after(self))
+    argv = [str(o) for o in (photos, *small, '--workers', 0, '--out', tmp_path/'run')]
+    monkeypatch.setattr(RunFolder, 'after_epoch', stop)
+    for code in 130,0:
+        looked.clear(), hashed.clear()
+        assert main(argv)==code and len(looked)==len(set(looked))==120 and len(hashed)==1 and sources_made[-1].look is None
+        monkeypatch.setattr(RunFolder, 'after_epoch', after)
 
 # ---- parity
 
