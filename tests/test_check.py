@@ -7,6 +7,7 @@ from PIL import Image, ImageEnhance
 import bot.check, bot.look
 from bot.all import bag_dls, check, find_source
 from bot.cases import case_kinds as kinds, quick_check
+from bot.cli import check_main
 from bot.images import Encoded, ImageError
 from bot.look import read_looks
 from pictures import encode, photos
@@ -232,18 +233,20 @@ def test_a_page_keeps_to_its_budget(tmp_path):
 
 # ---- as processes
 
-def test_exit_codes(tmp_path):
+def test_exit_codes(tmp_path, monkeypatch, capsys):
     good,ill = lay(tmp_path/'good', 'a', 'b'),lay(tmp_path/'ill', 'a', 'b')
     put(ill/'a/3.jpg', b'')
     out = run('good', cwd=tmp_path)
     assert out.returncode==0 and 'no findings' in out.stdout and not out.stderr and [o.name[:5] for o in (tmp_path/'checks').iterdir()]==['good-']
     out = run('ill', '--out', 'o', '--workers', 2, cwd=tmp_path)
     assert out.returncode==3 and 'a/3.jpg: empty file' in out.stdout and '--exclude o/exclude.csv' in out.stdout
-    assert run('ill', '--out', 'o2', '--exclude', 'o/exclude.csv', cwd=tmp_path).returncode==0
+    monkeypatch.chdir(tmp_path)
+    assert check_main(['ill', '--out', 'o2', '--exclude', 'o/exclude.csv', '--workers', '0'])==0
     for args,code,said in ((['none'], 3, 'No such folder'), (['good', '--out', 'good/x'], 2, 'inside of'), (['good', '--out', 'o'], 2, 'another source'), (['good', '--out', 'ill'], 2, 'not empty'),
         (['good', '--wrokers', '2'], 2, "did you mean '--workers'"), ([], 2, 'src'), (['.', ], 2, 'inside of')):
-        out = run(*args, cwd=tmp_path if args!=['.'] else good)
-        assert out.returncode==code and said in out.stderr and len(out.stderr.splitlines())<=3, (args, out)
+        monkeypatch.chdir(tmp_path if args!=['.'] else good)
+        got,err = check_main(args),capsys.readouterr().err
+        assert got==code and said in err and len(err.splitlines())<=3, (args, got, err)
     assert not (good/'x').exists() and not (good/'checks').exists()
 
 def test_a_check_is_no_data(tmp_path):

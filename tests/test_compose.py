@@ -249,7 +249,7 @@ def test_freeze_leaves_the_head():
     own = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
     compiled = torch.compile(xresnet18d(n_out=10, widen=1/16), backend='eager')
     parallel = nn.DataParallel(get_model('mobilenetv3_small_050', 10))
-    for arch,head in ('mobilenetv3_small_050','classifier.'),(parallel,'module.classifier.'),(tv.resnet18(num_classes=10),'fc.'),(own,'4.'),(compiled,'_orig_mod.fc.'):
+    for arch,head in ('mobilenetv3_small_050','classifier.'),(parallel,'module.classifier.'),(tv.shufflenet_v2_x0_5(num_classes=10),'fc.'),(own,'4.'),(compiled,'_orig_mod.fc.'):
         learn = bag_learner(digits(bs=128), 'baseline', arch=arch)
         learn.freeze()
         got = moved(learn, learn.fit, 1)-norms(learn.model)

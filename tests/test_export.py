@@ -57,7 +57,9 @@ def want(wide):
     with learn.no_bar(): return learn.get_preds(dl=learn.dls.test_dl(files, num_workers=0))[0]
 
 @pytest.fixture(scope='module')
-def x(wide): return torch.stack([view(Encoded(o), load_run(wide, device='cpu').model.data_cfg) for o in files])
+def x(wide):
+    cfg = load_run(wide, device='cpu').model.data_cfg
+    return torch.stack([view(Encoded(o), cfg) for o in files])
 
 def floats(x): return batch_input(x, make_xresnet('xresnet18d').data_cfg)   # digits are normalized with the paper's numbers
 def session(path): return runtime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
