@@ -175,7 +175,7 @@ def save_args(
     write_atomic(Path(path)/'args.yaml', yaml.safe_dump(plain(args | extra), sort_keys=False, allow_unicode=True))
 
 # %% ../nbs/21_args.ipynb #9f2414fb
-may_change = 'workers','save_minutes','root','exclude'   # options that a run may go on with another value of: the fingerprint tells of other images
+may_change = 'workers','save_minutes','root','exclude','log'   # options that a run may go on with another value of: the fingerprint tells of other images
 
 def asked_for(
     **given # Settings and options, as a command gave them
