@@ -35,6 +35,7 @@ Modules:
 - `bot.learner`: One call puts a rung of the ladder onto fastai's `Learner`
 - `bot.links`: What a list of images says twice, or in two ways, and whether it is the list that it was
 - `bot.loader`: Items in an order that a seed decides
+- `bot.logs`: The numbers of a run in TensorBoard, wandb or trackio, beside its own `metrics.csv`
 - `bot.look`: What can be known of an image file without its label: whether it decodes, its size and format, and three numbers to find it again by
 - `bot.losses`: Label smoothing, cross entropy of soft targets and the distillation loss: pure functions, and one loss class that fastai takes as its own
 - `bot.mixup`: A hook that trains on blends of two images and of their labels

@@ -188,10 +188,11 @@ _usual = dict(but='', as_paper=False, deterministic=False) | plain(options())   
 def command_of(
     src:str, # Source
     asked:dict, # From `asked_for`
-    out:str|Path # Run folder
+    out:str|Path, # Run folder
+    log:tuple=() # Its logs, which may change and yet should go on
 )->str: # For a shell
     "The command that begins such a run, or goes on with it"
-    own = {k:v for k,v in asked.items() if v!=_usual.get(k)}
+    own = {k:v for k,v in asked.items() if v!=_usual.get(k)} | (dict(log=list(log)) if log else {})
     words = [w for k,v in own.items() for w in (f"--{k.replace('_', '-')}", *([] if _usual.get(k) is False else [_word(v)]))]
     return shlex.join(['bot-train', str(src), *words, '--out', str(out)])
 
