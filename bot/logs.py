@@ -69,7 +69,7 @@ def to_trackio(path, step, about):
     "A run of trackio's, in its database (`TRACKIO_DIR`)"
     import trackio
     run = trackio.init(project=os.environ.get('TRACKIO_PROJECT', 'bot'), name=log_id(path), resume='allow', config=about, embed=False)
-    return lambda values, step: run.log(values, step=step),lambda ok: run.finish()
+    return lambda values, step: run.log(values, step=step),lambda ok: trackio.finish()
 
 # %% ../nbs/23_logs.ipynb #e825bb98
 writers = dict(tensorboard=to_tensorboard, wandb=to_wandb, trackio=to_trackio)
