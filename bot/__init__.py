@@ -9,6 +9,7 @@ Modules:
 - `bot.alike`: Copies, and images that show the same under another encoding, among hundreds of thousands
 - `bot.args`: Settings, data and versions of a run in one text file, from which it can be made again
 - `bot.augment`: The paper's input pipeline (§2.1), in its words and in its authors' code
+- `bot.balance`: A loss in which each class has the same say, however many images it has
 - `bot.block`: The paper's pipeline as fastai's blocks, and loaders in one call
 - `bot.call`: A function as a command: options from its signature, exit codes from its errors
 - `bot.cases`: The kinds of things that the doctor finds, each described once, and the rules that find them
@@ -34,6 +35,7 @@ Modules:
 - `bot.learner`: One call puts a rung of the ladder onto fastai's `Learner`
 - `bot.links`: What a list of images says twice, or in two ways, and whether it is the list that it was
 - `bot.loader`: Items in an order that a seed decides
+- `bot.logs`: The numbers of a run in TensorBoard, wandb or trackio, beside its own `metrics.csv`
 - `bot.look`: What can be known of an image file without its label: whether it decodes, its size and format, and three numbers to find it again by
 - `bot.losses`: Label smoothing, cross entropy of soft targets and the distillation loss: pure functions, and one loss class that fastai takes as its own
 - `bot.mixup`: A hook that trains on blends of two images and of their labels
@@ -42,6 +44,7 @@ Modules:
 - `bot.outcome`: What a run left in its folder, read without any code of training, and its curves
 - `bot.page`: The frame of an HTML page in one file: style, escaping, sortable tables, thumbnails under a budget, figures
 - `bot.paired`: Several runs in one table, what differs between them, and how much better one is on the same images
+- `bot.passes`: A step whose batch is larger than the device's memory, computed in several passes
 - `bot.precision`: Hooks that compute in 16 bits, and lay out images channels last
 - `bot.predict`: A trained model asked about images: files, folders or a list, in, a table out, without fastai
 - `bot.predictions`: The likeliest classes of each image and the loss, as the rows of `predictions.csv`

@@ -32,6 +32,7 @@ from .learner import bag_learner
 from .args import save_args
 from .runs import load_run, save_weights
 from .resume import recorded, RunFolder
+from .logs import RunLog
 from .check import check
 from .exported import load_exported
 from .judge import wilson
@@ -52,6 +53,6 @@ __all__ = ['BotError', 'DataError', 'UsageError', 'default_rung', 'fit_to', 'lad
     'smooth_labels', 'soft_cross_entropy', 'teacher_loss', 'decayed', 'nag', 'Nesterov', 'scale_lr', 'cosine_factor', 'lr_schedule', 'plot_sched',
     'step_factor', 'warmup_factor', 'Diverged', 'DivergenceGuard', 'hook_order', 'TargetCheck', 'BagMixup', 'draw_pairs', 'mix', 'as_teacher',
     'CachedTeacher', 'Distillation', 'Teacher', 'ChannelsLastBatch', 'HalfPrecision', 'draw_curves', 'loss_curves', 'LossPlot', 'bag_learner', 'save_args',
-    'load_run', 'save_weights', 'recorded', 'RunFolder', 'check', 'wilson', 'predict', 'predict_to', 'evaluate', 'report', 'leave_report', 'load_exported',
+    'load_run', 'save_weights', 'recorded', 'RunFolder', 'RunLog', 'check', 'wilson', 'predict', 'predict_to', 'evaluate', 'report', 'leave_report', 'load_exported',
     'export']
 _add_help([*globals().values(), *vars(_fastai.Learner).values()], __package__)   # `?` shows what each parameter is

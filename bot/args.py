@@ -175,7 +175,7 @@ def save_args(
     write_atomic(Path(path)/'args.yaml', yaml.safe_dump(plain(args | extra), sort_keys=False, allow_unicode=True))
 
 # %% ../nbs/21_args.ipynb #9f2414fb
-may_change = 'workers','save_minutes','root','exclude'   # options that a run may go on with another value of: the fingerprint tells of other images
+may_change = 'workers','save_minutes','root','exclude','log'   # options that a run may go on with another value of: the fingerprint tells of other images
 
 def asked_for(
     **given # Settings and options, as a command gave them
@@ -188,10 +188,11 @@ _usual = dict(but='', as_paper=False, deterministic=False) | plain(options())   
 def command_of(
     src:str, # Source
     asked:dict, # From `asked_for`
-    out:str|Path # Run folder
+    out:str|Path, # Run folder
+    log:tuple=() # Its logs, which may change and yet should go on
 )->str: # For a shell
     "The command that begins such a run, or goes on with it"
-    own = {k:v for k,v in asked.items() if v!=_usual.get(k)}
+    own = {k:v for k,v in asked.items() if v!=_usual.get(k)} | (dict(log=list(log)) if log else {})
     words = [w for k,v in own.items() for w in (f"--{k.replace('_', '-')}", *([] if _usual.get(k) is False else [_word(v)]))]
     return shlex.join(['bot-train', str(src), *words, '--out', str(out)])
 

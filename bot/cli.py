@@ -77,9 +77,8 @@ def train(
     "Train an image classifier with the tricks of a rung, and keep the run in a folder; the same command goes on with a run that was stopped"
     from fastai.torch_core import set_seed
     from bot import learner, precision, reported, runs   # a run that ends leaves its report
-    from bot.args import asked_for, command_of, plain
-    o,changes = split_options(given)
-    asked = asked_for(rung=rung, but=but, as_paper=as_paper, deterministic=deterministic, **o, **changes)
+    from bot.args import command_of, plain
+    o,changes,asked = _wanted(given, rung=rung, but=but, as_paper=as_paper, deterministic=deterministic)
     out,args = runs.place(out, asked, fresh)
     if args and runs.is_finished(out): return say(_finished_words(out))
     if deterministic: precision.be_deterministic()
@@ -88,9 +87,17 @@ def train(
     learn = learner.bag_learner(dls, r)
     if not out: _unfinished_words(asked, dls, src)
     run = out if args else runs.new_run(plain(r['arch']), rung, out)
-    follow(learn, run, o['save_minutes'], asked=asked, command=command_of(src, asked, run))
+    follow(learn, run, o['save_minutes'], o['log'], asked=asked, command=command_of(src, asked, run, o['log']))
     say(result(learn, run))
     return learn
+
+def _wanted(given, **more):
+    "Options, settings, and what has to be equal for a run to go on; a log that is not installed is told before anything is read"
+    from bot.args import asked_for
+    from bot.logs import check_log
+    o,changes = split_options(given)
+    check_log(o['log'])
+    return o,changes,asked_for(**more, **o, **changes)
 
 # %% ../nbs/30_cli.ipynb #bdee63b3
 def data_of(
@@ -140,16 +147,19 @@ def follow(
     learn, # A learner that `bag_learner` made
     run, # Its run folder
     save_minutes:float=10, # Save within an epoch after so long
+    log:tuple=(), # 'tensorboard', 'wandb', 'trackio': where its numbers go too
     **extra # More for `args.yaml`, by name
 ):
     "Train, keep the run folder and show progress"
     from contextlib import nullcontext
     from bot.cases import quick_check
+    from bot.logs import logged
     from bot.resume import handled, recorded
     source = learn.dls.bag['src']
     verdict = quick_check(source)
     say('\n'.join([plan(learn, run), *(f'check   {o}' for o in verdict)]))
-    with recorded(learn, run, tell, save_minutes, check=verdict, **extra), learn.no_logging(), nullcontext() if sys.stdout.isatty() else learn.no_bar():
+    quiet = nullcontext() if sys.stdout.isatty() else learn.no_bar()
+    with logged(learn, run, log), recorded(learn, run, tell, save_minutes, check=verdict, **extra), learn.no_logging(), quiet:
         keep,source.look = learn.run_folder,None
         if keep.state: say(f"goes on after {len(keep.rows)} epochs and {keep.state['batch']} batches")
         try:

@@ -9,9 +9,9 @@ Docs: https://OWNER.github.io/bot/core.html.md"""
 
 # %% auto #0
 __all__ = ['stop_signals', 'BotError', 'UsageError', 'DataError', 'WriteError', 'Terminated', 'HungUp', 'SavedOnRequest',
-           'end_state', 'exit_code', 'nearest', 'shown', 'Num', 'Nums', 'One', 'Switch', 'in_parts', 'write_atomic',
-           'write_once', 'within', 'check_member', 'state_sign', 'html_table', 'in_words', 'csv_text', 'help_text',
-           'add_help']
+           'end_state', 'exit_code', 'nearest', 'shown', 'Num', 'Nums', 'One', 'Some', 'Switch', 'in_parts',
+           'write_atomic', 'write_once', 'within', 'check_member', 'state_sign', 'html_table', 'in_words', 'csv_text',
+           'help_text', 'add_help']
 
 # %% ../nbs/00_core.ipynb #928f9c56
 import csv, io, os, shutil, sys, tempfile, zlib
@@ -149,6 +149,14 @@ class One:
     def __call__(self, v, name='value'): return nearest(v, self.words, name)
     def __repr__(self): return f"One({', '.join(map(repr, self.words))})"
     def __str__(self): return ' or '.join(self.words)
+
+class Some(One):
+    "Several of a few words"
+    def __call__(self, v, name='values'):
+        "'a,b', or the words themselves, as a tuple; none twice"
+        try: parts = [o.strip() for o in v.split(',') if o.strip()] if isinstance(v, str) else list(v)
+        except TypeError: raise UsageError(f"{name}={shown(v)[:60]}: give words, as {','.join(self.words[:2])}") from None
+        return tuple(dict.fromkeys(super(Some, self).__call__(o, name) for o in parts))
 
 class Switch(One):
     "Yes or no"

@@ -15,12 +15,12 @@ from math import isfinite
 import torch
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
-from .core import BotError, DataError
-from .losses import check_logits, check_targets, judges_each, not_plain
+from .core import BotError, DataError, UsageError
+from .losses import BagLoss, check_logits, check_targets, judges_each, not_plain
 
 # %% ../nbs/14_guards.ipynb #a0286bbf
 hook_order = dict(TargetCheck=-5, BagMixup=0, Distillation=5, DivergenceGuard=7, ChannelsLastBatch=8, HalfPrecision=MixedPrecision.order,
-    LossPlot=65, Throughput=-60)
+    LossPlot=65, RunLog=65, Throughput=-60)
 
 # %% ../nbs/14_guards.ipynb #0569da0a
 def has_part(
@@ -110,10 +110,17 @@ class TargetCheck(Callback):
     def before_fit(self):
         self.k = None
         names,f = not_plain(self.loss_func),self.loss_func
+        self.check_weighted(f)
         if names and self.told!=id(f) and not hasattr(self.learn, 'lr_finder'):
             print(f"{getattr(f, '__name__', type(f).__name__)} uses {', '.join(names)} in validation too: valid_loss is not the plain one"
                 + ('' if judges_each(f) else '; BagLoss(eps=, weight=) acts in training alone'))
         self.told = id(f)
+
+    def check_weighted(self, f):
+        "Refuse a loss that came later and does not weigh the classes, where the recipe does"
+        if getattr(f, 'weight', None) is not None and isinstance(f, BagLoss) or not getattr(self.learn, 'recipe', {}).get('class_weights'): return
+        raise UsageError(f"The recipe has class_weights, which BagLoss uses, and the loss is now {getattr(f, '__name__', type(f).__name__)} without them\n"
+            'Leave class_weights out and weigh the classes in your loss, or keep the learner\'s')
 
     def before_batch(self):   # when a GPU has nothing else to do
         if self.k: self.look(self.k)

@@ -21,7 +21,7 @@ from functools import lru_cache
 from inspect import signature
 from fastcore.basics import store_attr
 from fastcore.meta import delegates
-from .core import html_table, in_words, nearest, Num, Nums, One, Switch, UsageError
+from .core import html_table, in_words, nearest, Num, Nums, One, Some, Switch, UsageError
 
 # %% ../nbs/01_ladder.ipynb #363d7155
 class Trick(dict):
@@ -94,6 +94,9 @@ def settings(
     flip:Num('[0,1]')=None, # Probability of a horizontal flip (§2.1)
     jitter:Num('[0,1)')=None, # Color factors are drawn from [1-jitter, 1+jitter] (§2.1)
     pca:Num('[0,inf)')=None, # Standard deviation of the PCA noise (§2.1)
+    class_weights:One('balanced')=None, # 'balanced': in training a class counts the more the fewer images it has; unset, all the same
+    grad_accum_steps:Num('[1,1024]', int)=None, # Passes that a batch is computed in before its step, each a share of `bs`; unset, one
+    torchcompile:Switch()=None, # Compile the model by torch.compile; unset, no
 )->dict: # Those that were given
     "Settings by name; a name that is none of them is an error"
     return {k:v for k,v in locals().items() if v is not None}
@@ -108,6 +111,7 @@ def options(
     seed:Num('[0,9223372036854775807]', int)=0, # Seed of weights, order and augmentation; the same seed gives the same numbers
     workers:Num('[0,1024]', int)=None, # Processes that read images; the result does not depend on it
     save_minutes:Num('[0,inf)')=10, # Save within an epoch after so many minutes, beside its end
+    log:Some('tensorboard', 'wandb', 'trackio')=None, # Write the numbers of the run there too: 'tensorboard', 'wandb', 'trackio', or several
 )->dict: # All of them
     "Options by name"
     return check_settings(**locals())
@@ -176,8 +180,9 @@ class Recipe(dict):
     def note(self,
         *texts:str # What there is to say
     )->'Recipe': # A new recipe; this one stays as it is
-        "The same with more notes"
-        return Recipe(self, self.rung, self.but, self.reading, self.given, self.paper, self.notes+list(texts), self.held)
+        "The same with more notes; one that is there is not made again"
+        new = [o for o in texts if o not in self.notes]
+        return Recipe(self, self.rung, self.but, self.reading, self.given, self.paper, self.notes+new, self.held)
 
     def _repr_html_(self): return html_table(('setting', 'value', 'from'), [(k, in_words({k:v}).removeprefix(f'{k}='), source_of(self, k)) for k,v in self.items()])
 
@@ -194,7 +199,7 @@ def recipe(
     but:str|tuple=(), # Rows to leave out
     reading:str='paper', # 'paper' (its words) or 'gluoncv' (the authors' code)
     **changes # Settings to change; `None` keeps the rung's
-)->Recipe: # Every setting but an unset `lr`
+)->Recipe: # Every setting but an unset `lr`, and those that are no row's and were not given
     "Settings of `rung`: those of each row up to it, except `but`, with `changes`"
     names,but = list(ladder),as_names(but)
     nearest(rung, names, 'rung'), is_paper(reading)
@@ -271,10 +276,11 @@ def fit_bs(
     bs:int, # Setting
     n_train:int, # Training images
     size:int, # Side of a training image, in pixels
-    cuda:bool # Is there a GPU?
+    cuda:bool, # Is there a GPU?
+    passes:int=1 # That a batch is computed in: memory has to hold one
 )->int: # Images in a batch
     "`bs`, or what `n_train` and one device's memory allow"
-    return min(bs, max(8, pow2(n_train/64)), pow2((128 if cuda else 32)*(224/size)**2))
+    return min(bs, max(8, pow2(n_train/64)), passes*pow2((128 if cuda else 32)*(224/size)**2))
 
 # %% ../nbs/01_ladder.ipynb #8fd4fda3
 def fit_to(
@@ -286,7 +292,7 @@ def fit_to(
     "`r` with what the data and the device force, only where the user gave no value"
     cuda,large = device=='cuda',n_train>=20_000
     r = r.adopt(f'images of {size} px', size=fit_size(r['size'], size))
-    r = r.adopt(f"{n_train:,} training images of {r['size']} px, one {device} device", bs=fit_bs(r['bs'], n_train, r['size'], cuda))
+    r = r.adopt(f"{n_train:,} training images of {r['size']} px, one {device} device", bs=fit_bs(r['bs'], n_train, r['size'], cuda, r.get('grad_accum_steps') or 1))
     if not (cuda and large) and isinstance(r['arch'], str):
         why = f'{n_train:,} training images' if cuda else f'on {device}'
         r = r.adopt(why, arch=re.sub(r'^xresnet\d+', 'xresnet18', r['arch']))

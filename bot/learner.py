@@ -40,6 +40,8 @@ from .optimizer import nag, scale_lr
 from .guards import DivergenceGuard, has_part, TargetCheck
 from .mixup import BagMixup
 from .distill import first_inputs, Teacher
+from .balance import balanced_weights, class_counts, weights_words
+from .passes import check_passes, in_passes
 from .watch import LossPlot, Throughput
 from .schedule import *   # adds `fit_warmup`
 
@@ -55,7 +57,7 @@ def check_recipe(
     r:Recipe # Settings of a rung
 ):
     "Refuse a run that cannot begin: without a teacher (nobody has the paper's at hand), or with a warmup that does not fit"
-    warmup_epochs(r, r['epochs'])
+    warmup_epochs(r, r['epochs']), check_passes(r['bs'], r.get('grad_accum_steps') or 1)
     if r['teacher'] is not None and 'teacher' not in r.given: raise UsageError(f"Rung '{r.rung}' distils and needs a teacher (the paper's is {r['teacher']}): give teacher=, or leave it out with but='distill'")
 
 # %% ../nbs/20_learner.ipynb #7344f2c2
@@ -217,6 +219,11 @@ class BagLearner(Learner):
     @recipe.setter
     def recipe(self, r): self._base = r
 
+    def one_batch(self, i, b):
+        n = self._base.get('grad_accum_steps') if self.training else None
+        if not n or n==1: super().one_batch(i, b)
+        else: in_passes(self, i, b, -(-self.dls.train.bs//n))
+
     def _call_one(self, event_name):
         getattr(event, event_name)   # there is one of this name
         for cb in self.cbs.sorted('order'):
@@ -235,16 +242,20 @@ def bag_learner(
     "A `Learner` with the tricks of `rung`, any setting changed by name"
     r = rung if isinstance(rung, Recipe) else dls_recipe(dls, rung, but, reading, as_paper, **changes)
     check_recipe(r), check_eps(r['eps'], len(dls.vocab))
+    weight = balanced_weights(class_counts(dls)) if r.get('class_weights') and len(dls.train_ds) else None   # a run that is read has no images
     model = get_model(r['arch'], len(dls.vocab), channels_of(dls), r['widen'], r['pretrained'])
     if getattr(dls, 'n_inp', 1)==1: check_size(model, r['size'])
     r,given = init_model(model, r),r
     model.to(dls.device or default_device())   # fastai does that in a fit, so that what is asked before would be computed elsewhere
+    if weight is not None: r = r.note(f'class_weights: {weights_words(weight, dls.vocab)}')
     if r['fp16'] and precision.fast_channels_last(device_of(dls)): r = r.note('images lie channels last: half precision is fastest so on this device')
-    learn = BagLearner(dls_for(dls, model, r.reading), model, BagLoss(r['eps'], r.reading), partial(nag, mom=r['mom'], wd=r['wd'], decay_bias=r['decay_bias']),
+    learn = BagLearner(dls_for(dls, model, r.reading), model, BagLoss(r['eps'], r.reading, weight), partial(nag, mom=r['mom'], wd=r['wd'], decay_bias=r['decay_bias']),
         lr=r.get('lr'), splitter=param_groups, metrics=accuracy, cbs=cbs)
     learn.recipe = r
     if given is not rung and r.notes: print('\n'.join(r.notes))
-    return add_tricks(learn, r)
+    add_tricks(learn, r)
+    if r.get('torchcompile'): precision.compile_model(model, dls.device)
+    return learn
 
 # %% ../nbs/20_learner.ipynb #1d20c6cb
 def rung_words(

@@ -9,7 +9,7 @@ Docs: https://OWNER.github.io/bot/precision.html.md"""
 
 # %% auto #0
 __all__ = ['fast_half', 'fast_channels_last', 'half_dtype', 'NextForward', 'HalfPrecision', 'ChannelsLastBatch',
-           'be_deterministic']
+           'be_deterministic', 'compile_model']
 
 # %% ../nbs/17_precision.ipynb #5582589e
 import os
@@ -152,3 +152,18 @@ def be_deterministic(
     os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
     if on: torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(on)
+
+# %% ../nbs/17_precision.ipynb #8f0e97a4
+def compile_model(
+    model:nn.Module, # Any model
+    device:str|torch.device='cpu' # Where it will run
+)->nn.Module: # The same
+    "Let torch.compile translate `model` where it is called; a machine that cannot compile is refused"
+    try: torch.compile(_twice)(torch.ones(8, device=device))
+    except Exception as e:
+        why = next(iter(str(e).splitlines()), '') or type(e).__name__
+        raise UsageError(f"torchcompile: torch.compile does not work on {device} here: {why[:200]}\nInstall a C++ compiler (g++), or leave torchcompile out") from e
+    model.compile(dynamic=False)
+    return model
+
+def _twice(x): return 2*x+1

@@ -9,9 +9,9 @@ Docs: https://OWNER.github.io/bot/resnet.html.md"""
 
 # %% auto #0
 __all__ = ['variants', 'depths', 'size_errors', 'conv_bn', 'make_stem', 'make_path', 'make_shortcut', 'Residual', 'widened',
-           'XResNet', 'our_names', 'check_args', 'make_untrained', 'evaluating', 'channels_in', 'dry_run', 'unwrapped',
-           'own_names', 'takes_size', 'check_size', 'n_params', 'count_flops', 'macs', 'CostTable', 'part_shapes',
-           'summary']
+           'XResNet', 'our_names', 'check_args', 'make_untrained', 'evaluating', 'uncompiled', 'channels_in', 'dry_run',
+           'unwrapped', 'own_names', 'takes_size', 'check_size', 'n_params', 'count_flops', 'macs', 'CostTable',
+           'part_shapes', 'summary']
 
 # %% ../nbs/08_resnet.ipynb #7240e3c0
 from bisect import bisect_left
@@ -191,6 +191,18 @@ def evaluating(
     finally:
         for m,o in modes: m.training = o
 
+@contextmanager
+def uncompiled(
+    model:nn.Module # Any model
+):
+    "As it is written, whatever `model.compile` has made of it"
+    slot = '_compiled_call_impl'   # what torch calls first
+    made = vars(model).pop(slot, None)
+    try: yield model
+    finally:
+        if made is not None: vars(model)[slot] = made
+
+# %% ../nbs/08_resnet.ipynb #4d92ef49
 def channels_in(
     model:nn.Module # Any model
 )->int: # Channels of its images
@@ -204,7 +216,7 @@ def dry_run(
     "The output of `model` for one image, as a shape alone"
     h,w = size if isinstance(size, (tuple,list)) else (setting('size')(size, 'size'),)*2
     tensors = {k:o.to('meta') for k,o in chain(model.named_parameters(), model.named_buffers())}
-    with evaluating(model): return functional_call(model, tensors, torch.empty(1, channels_in(model), h, w, device='meta'))
+    with evaluating(model), uncompiled(model): return functional_call(model, tensors, torch.empty(1, channels_in(model), h, w, device='meta'))
 
 # %% ../nbs/08_resnet.ipynb #89ba9908
 def unwrapped(

@@ -239,7 +239,7 @@ def differences(
     r,data = learn.recipe,bag_of(learn.dls)
     now = plain(dict(r) | dict(rung=r.rung, but=r.but, reading=r.reading, classes=list(learn.dls.vocab)) | {k:data[k] for k in ('seed','bad') if k in data})
     was = plain(args['settings']) | {k:args.get(k) for k in ('rung','but','reading','classes')} | {k:args['data'].get(k) for k in ('seed','bad')}
-    return [f'{k}: {was.get(k)} -> {v}' for k,v in now.items() if was.get(k)!=v]
+    return [f'{k}: {was.get(k)} -> {now.get(k)}' for k in was|now if was.get(k)!=now.get(k)]
 
 def check_same_run(
     path:Path, # Run folder

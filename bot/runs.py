@@ -239,6 +239,7 @@ def load_run(
 )->Learner: # Ready to predict
     "The learner of a run, with its weights"
     args,model = read_run(path, which, model)
-    r = run_recipe(args, arch=model, widen=1., pretrained=None, teacher=None)
+    once = {k:None for k in ('torchcompile',) if args['settings'].get(k)}   # to be asked for a few images
+    r = run_recipe(args, arch=model, widen=1., pretrained=None, teacher=None, **once)
     dls = run_dls(args, src, pick_device(device)) if data or src is not None else blank_dls(args, pick_device(device))
     return bag_learner(dls, r)
