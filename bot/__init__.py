@@ -12,6 +12,7 @@ Modules:
 - `bot.block`: The paper's pipeline as fastai's blocks, and loaders in one call
 - `bot.call`: A function as a command: options from its signature, exit codes from its errors
 - `bot.cases`: The kinds of things that the doctor finds, each described once, and the rules that find them
+- `bot.chance`: How much better one training is than another over several seeds, on these images and for new ones, and how to read many such numbers without being fooled
 - `bot.check`: Looks at every image once before a training, and writes down what would spoil it
 - `bot.cli`: `bot-train`: from a folder of images to a trained classifier
 - `bot.core`: What every other module uses: errors with their exit codes, files that are whole or not there, tables for people
