@@ -26,6 +26,7 @@ Modules:
 - `bot.folders`: Folders of images: what is in them, which folders are classes, and which part validates
 - `bot.formats`: What the bytes of an image file say, and the pixels that they stand for
 - `bot.forms`: A network as ONNX, as `torch.export` has it, and as a folder for timm
+- `bot.grid`: Which trainings are compared with which, what each of them is on these images and this device, and a file that fixes it before the first one starts
 - `bot.guards`: The order in which hooks act in a step, and two hooks that stop a run before it is wasted
 - `bot.images`: An image that is not decoded yet: decoded as far as a crop needs, the right way up
 - `bot.init`: How the weights of a network start: Xavier, MSRA and Kaiming, and residual blocks that start by passing on their input
