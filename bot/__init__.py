@@ -6,6 +6,7 @@ paper's procedure up to any of its steps, with any of them left out or changed.
 
 Modules:
 
+- `bot.ablation`: `ablate` trains rungs from several seeds on your images, and says which of them helped, which did not, and where it cannot tell
 - `bot.alike`: Copies, and images that show the same under another encoding, among hundreds of thousands
 - `bot.args`: Settings, data and versions of a run in one text file, from which it can be made again
 - `bot.augment`: The paper's input pipeline (§2.1), in its words and in its authors' code
@@ -57,6 +58,8 @@ Modules:
 - `bot.state`: The state of training as text and tensors, and what the model made of each validation image
 - `bot.test_utils`: A small learner, and hooks that keep or interrupt what happens in it: what several notebooks test with
 - `bot.turns`: Any number of processes, on any number of machines, train the cells of a plan; none is trained twice, and one that was killed goes on
+- `bot.verdict`: What each trick did, on these images and for new ones, with intervals, and with "cannot tell" where the trainings cannot
+- `bot.wait`: A timed step of each cell's model, the hours that follow from it, and what a given time allows
 - `bot.watch`: Loss curves while a model trains, and the batch that it is given
 - `bot.weights`: Weights of a model, from files and from timm, and back
 - `bot.workers`: Processes that read images: how they begin and end, and where it is said that one was killed"""

@@ -9,10 +9,10 @@ Docs: https://OWNER.github.io/bot/grid.html.md"""
 
 # %% auto #0
 __all__ = ['own_teacher', 'sweep_seeds', 'default_seeds', 'teacher_seed', 'ladder_rows', 'one_out_rows', 'file_rows',
-           'settle_row', 'network', 'run_key', 'read_sweep', 'plan_cells', 'make_plan', 'fix_plan', 'read_plan',
-           'check_plan']
+           'settle_row', 'network', 'run_key', 'read_sweep', 'plan_cells', 'make_plan', 'image_mark', 'fix_plan',
+           'read_plan', 'check_plan']
 
-# %% ../nbs/28_grid.ipynb #8c4170d3
+# %% ../nbs/28_grid.ipynb #19d12ec9
 import json, re
 from functools import lru_cache, partial
 from inspect import signature
@@ -28,7 +28,7 @@ from .models import get_model
 from .optimizer import scale_lr
 from .learner import fit_recipe, pick_device
 from .args import fingerprint, plain
-from .chance import looks_for
+from .chance import looks_for, more_alpha
 
 # %% ../nbs/28_grid.ipynb #94004815
 def ladder_rows(
@@ -157,7 +157,7 @@ def plan_cells(
         done.append(row | dict(of=first[key], says=says, settings=plain(dict(r))))
     return [{k:v for k,v in o.items() if k!='settings'} for o in done],cells
 
-# %% ../nbs/28_grid.ipynb #a5baf11c
+# %% ../nbs/28_grid.ipynb #0689a8c7
 def make_plan(
     src, # Images: 'digits', a folder, a table
     rows:list, # Of `ladder_rows` and the like
@@ -179,7 +179,7 @@ def make_plan(
     if any(own_teacher in c['needs'] for c in cells.values()): cells = {own_teacher: _teacher_cell(source, device, o['reading'], as_paper, n_out, changes)} | cells
     of = {r['name']:r['of'] for r in rows}
     return dict(format=1, src=str(src), options=plain(o), device=device.type, seeds=seeds, rows=rows, cells=cells, left_out=needy, sweep=sweep, n_valid=len(source.test) if split=='test' else source.n_valid,
-        classes=plain(source.classes), family=[r['name'] for r in rows if r['vs'] and r['of']!=of[r['vs']]], fingerprint=plain(_mark(source)))
+        classes=plain(source.classes), family=[r['name'] for r in rows if r['vs'] and r['of']!=of[r['vs']]], fingerprint=image_mark(source))
 
 def _without(rows, names):
     "The rows but some; who was compared with one of these is with the one before it"
@@ -189,7 +189,7 @@ def _without(rows, names):
         return o
     return [r | dict(vs=kept(r['vs'])) for r in rows if r['name'] not in names]
 
-def _mark(source): return fingerprint(bag_dls(source, num_workers=0, device='cpu'))
+def image_mark(src, **kw): return plain(fingerprint(bag_dls(src, num_workers=0, device='cpu', **kw)))
 
 # %% ../nbs/28_grid.ipynb #1302d86f
 def fix_plan(
@@ -214,22 +214,23 @@ def read_plan(
     cells = {k:v | dict(seeds=v['seeds'] or list(range(n))) for k,v in plan['cells'].items()}
     return plan | dict(cells=cells, looks=looks_for(plan['seeds'], tuple(more)), planned=plan['seeds'], seeds=n)
 
-# %% ../nbs/28_grid.ipynb #3a8acbe1
+# %% ../nbs/28_grid.ipynb #efc11c9e
 def check_plan(
     path:Path, # Folder of the ablation
     asked:dict, # From `asked_for`, of a command that comes to it
     mark:dict=None, # Fingerprint of its images
-    device:str=None # Kind of its device
+    device:str=None, # Kind of its device
+    dry_run:bool=False # Change nothing
 )->list: # Lines to say
     "Refuse a command that asks for something else; more seeds re-open the plan"
     plan = read_plan(path)
-    was,n = plan['asked'],asked.get('seeds', default_seeds)
+    was,n = plan['asked'],asked.get('seeds', plan['planned'])
     other = [f'{k}: {was.get(k)} -> {asked.get(k)}' for k in {**was, **asked} if k!='seeds' and was.get(k)!=asked.get(k)]
     if n<plan['planned']: other.append(f"seeds: {plan['planned']} -> {n}")
     if other: raise UsageError(f"The ablation in '{shown(path)}' was planned with other settings: {'; '.join(other[:4])}\nGive the same to work on it, or another folder with --out")
     if mark: check_same_images(plan['fingerprint'], mark)
     if device and device!=plan['device']: raise UsageError(f"The ablation in '{shown(path)}' was planned for {plan['device']}, this is {device}: the trainings would not be comparable")
     if n<=plan['seeds']: return []
-    (Path(path)/f'seeds-{n}').touch()
-    spent = sum(a for _,a in read_plan(path)['looks'])
+    if not dry_run: (Path(path)/f'seeds-{n}').touch()
+    spent = sum(a for _,a in plan['looks'])+more_alpha
     return [f"{n} seeds instead of {plan['seeds']}: one more look at the table, so in {spent:.0%} of all ladders without any effect one may be reported"]
