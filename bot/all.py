@@ -40,6 +40,7 @@ from .report import report
 from .reported import leave_report
 from .exported import load_exported
 from .export import export
+from .ablation import ablate
 from .core import add_help as _add_help
 
 __all__ = ['BotError', 'DataError', 'UsageError', 'default_rung', 'fit_to', 'ladder', 'Ladder', 'readings', 'recipe', 'Recipe', 'settings', 'Trick', 'Encoded',
@@ -53,5 +54,5 @@ __all__ = ['BotError', 'DataError', 'UsageError', 'default_rung', 'fit_to', 'lad
     'step_factor', 'warmup_factor', 'Diverged', 'DivergenceGuard', 'hook_order', 'TargetCheck', 'BagMixup', 'draw_pairs', 'mix', 'as_teacher',
     'CachedTeacher', 'Distillation', 'Teacher', 'ChannelsLastBatch', 'HalfPrecision', 'draw_curves', 'loss_curves', 'LossPlot', 'bag_learner', 'save_args',
     'load_run', 'save_weights', 'recorded', 'RunFolder', 'check', 'wilson', 'predict', 'predict_to', 'evaluate', 'report', 'leave_report', 'load_exported',
-    'export']
+    'export', 'ablate']
 _add_help([*globals().values(), *vars(_fastai.Learner).values()], __package__)   # `?` shows what each parameter is
