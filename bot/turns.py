@@ -92,7 +92,7 @@ def cell_learner(
 
 def plan_source(plan): return find_source(plan['src'], plan['options']['valid_pct'], root=plan['options']['root'], exclude=plan['options']['exclude'])
 
-# %% ../nbs/28_turns.ipynb #c133254e
+# %% ../nbs/28_turns.ipynb #5ff7ceab
 def train_cell(
     path:Path, # Folder of the ablation
     plan:dict, # Of `read_plan`
@@ -109,9 +109,9 @@ def train_cell(
         with recorded(learn, out, save_minutes=plan['options']['save_minutes']), learn.no_logging(), learn.no_bar():
             with handled(learn.run_folder.ask): learn.fit_rung()
     if not is_finished(out): raise BotError(f"'{shown(out)}' was taken over by another process")
-    if is_done(path, name, seed): return
-    seen = evaluate(out, source, plan['cells'][name]['split'], 'last', workers=workers, device=str(device))
-    if not is_done(path, name, seed): seen.save(out/'answers')
+    with Claim(out):
+        if is_done(path, name, seed): return
+        evaluate(out, source, plan['cells'][name]['split'], 'last', workers=workers, device=str(device)).save(out/'answers')
 
 # %% ../nbs/28_turns.ipynb #bfc7b7b0
 def grid_order(

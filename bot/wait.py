@@ -23,7 +23,7 @@ from .chance import supposed, visible
 from .grid import own_teacher
 from .turns import cell_learner, plan_source, recipe_from
 
-# %% ../nbs/28_wait.ipynb #3e5adbea
+# %% ../nbs/28_wait.ipynb #bf616b07
 class StepTimer(Callback):
     "Note when each of the first `n` batches was done, then stop"
     def __init__(self, n): self.n,self.ends = n,[]
@@ -39,7 +39,7 @@ def timed_step(
 )->float: # Seconds
     "How long a step takes, its images included"
     t,n = StepTimer(min(n, max(1, len(learn.dls.train)-1))),learn.recipe['epochs']
-    with learn.no_bar(), learn.no_logging(): learn.fit_rung(n, cbs=t)
+    with learn.no_bar(), learn.no_logging(): learn.fit_rung(n, 1e-6, cbs=t)   # a rate at which nothing diverges
     gaps = [b-a for a,b in zip(t.ends, t.ends[1:])]
     return median(gaps[1:] or gaps)
 
