@@ -6,6 +6,7 @@ paper's procedure up to any of its steps, with any of them left out or changed.
 
 Modules:
 
+- `bot.ablation`: `ablate` trains rungs from several seeds on your images, and says which of them helped, which did not, and where it cannot tell
 - `bot.alike`: Copies, and images that show the same under another encoding, among hundreds of thousands
 - `bot.args`: Settings, data and versions of a run in one text file, from which it can be made again
 - `bot.augment`: The paper's input pipeline (§2.1), in its words and in its authors' code
@@ -13,6 +14,7 @@ Modules:
 - `bot.block`: The paper's pipeline as fastai's blocks, and loaders in one call
 - `bot.call`: A function as a command: options from its signature, exit codes from its errors
 - `bot.cases`: The kinds of things that the doctor finds, each described once, and the rules that find them
+- `bot.chance`: How much better one training is than another over several seeds, on these images and for new ones, and how to read many such numbers without being fooled
 - `bot.check`: Looks at every image once before a training, and writes down what would spoil it
 - `bot.cli`: `bot-train`: from a folder of images to a trained classifier
 - `bot.core`: What every other module uses: errors with their exit codes, files that are whole or not there, tables for people
@@ -26,6 +28,7 @@ Modules:
 - `bot.folders`: Folders of images: what is in them, which folders are classes, and which part validates
 - `bot.formats`: What the bytes of an image file say, and the pixels that they stand for
 - `bot.forms`: A network as ONNX, as `torch.export` has it, and as a folder for timm
+- `bot.grid`: Which trainings are compared with which, what each of them is on these images and this device, and a file that fixes it before the first one starts
 - `bot.guards`: The order in which hooks act in a step, and two hooks that stop a run before it is wasted
 - `bot.images`: An image that is not decoded yet: decoded as far as a crop needs, the right way up
 - `bot.init`: How the weights of a network start: Xavier, MSRA and Kaiming, and residual blocks that start by passing on their input
@@ -57,6 +60,9 @@ Modules:
 - `bot.sources`: Images and their classes, from wherever they are
 - `bot.state`: The state of training as text and tensors, and what the model made of each validation image
 - `bot.test_utils`: A small learner, and hooks that keep or interrupt what happens in it: what several notebooks test with
+- `bot.turns`: Any number of processes, on any number of machines, train the cells of a plan; none is trained twice, and one that was killed goes on
+- `bot.verdict`: What each trick did, on these images and for new ones, with intervals, and with "cannot tell" where the trainings cannot
+- `bot.wait`: A timed step of each cell's model, the hours that follow from it, and what a given time allows
 - `bot.watch`: Loss curves while a model trains, and the batch that it is given
 - `bot.weights`: Weights of a model, from files and from timm, and back
 - `bot.workers`: Processes that read images: how they begin and end, and where it is said that one was killed"""

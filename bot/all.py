@@ -41,6 +41,7 @@ from .evaluate import evaluate
 from .report import report
 from .reported import leave_report
 from .export import export
+from .ablation import ablate
 from .core import add_help as _add_help
 
 __all__ = ['BotError', 'DataError', 'UsageError', 'default_rung', 'fit_to', 'ladder', 'Ladder', 'readings', 'recipe', 'Recipe', 'settings', 'Trick', 'Encoded',
@@ -53,6 +54,6 @@ __all__ = ['BotError', 'DataError', 'UsageError', 'default_rung', 'fit_to', 'lad
     'smooth_labels', 'soft_cross_entropy', 'teacher_loss', 'decayed', 'nag', 'Nesterov', 'scale_lr', 'cosine_factor', 'lr_schedule', 'plot_sched',
     'step_factor', 'warmup_factor', 'Diverged', 'DivergenceGuard', 'hook_order', 'TargetCheck', 'BagMixup', 'draw_pairs', 'mix', 'as_teacher',
     'CachedTeacher', 'Distillation', 'Teacher', 'ChannelsLastBatch', 'HalfPrecision', 'draw_curves', 'loss_curves', 'LossPlot', 'bag_learner', 'save_args',
-    'load_run', 'save_weights', 'recorded', 'RunFolder', 'RunLog', 'check', 'wilson', 'predict', 'predict_to', 'evaluate', 'report', 'leave_report', 'load_exported',
-    'export']
+    'load_run', 'save_weights', 'recorded', 'RunFolder', 'RunLog', 'check', 'wilson', 'predict', 'predict_to', 'evaluate', 'report', 'leave_report',
+    'load_exported', 'export', 'ablate']
 _add_help([*globals().values(), *vars(_fastai.Learner).values()], __package__)   # `?` shows what each parameter is

@@ -83,7 +83,9 @@ class RunFolder(Callback):
     def end(self, state, **more):
         "Note how the run ended; what goes wrong here hides no other error"
         deaths_wait()   # PyTorch has one for each loader
-        try: self.write(state, **more)
+        try:
+            if self.claim: self.claim.check()   # what another process has taken over is not this one's to end
+            self.write(state, **more)
         except Exception as e: print(f'How the run ended could not be noted: {e}', file=sys.stderr)
 
 # %% ../nbs/22_resume.ipynb #9df2b269
