@@ -1,5 +1,5 @@
 "What people do with fastai around a learner: change its data, look, freeze, compile, augment at test time, use other metrics, models and targets"
-import json, multiprocessing, numpy as np, os, pickle, pytest, shutil, subprocess, sys, time, torch, torch.nn.functional as F, yaml, zlib
+import json, multiprocessing, numpy as np, os, pickle, pytest, shutil, signal, subprocess, sys, time, torch, torch.nn.functional as F, yaml, zlib
 from copy import deepcopy
 from functools import partial
 from inspect import signature
@@ -27,8 +27,8 @@ from fastai.vision.core import PILImageBW
 from fastai.vision.data import ImageBlock
 from bot.all import *
 from bot.learner import run_card
-from bot import precision, resume
-from bot.core import BotError
+from bot import precision, resume, workers
+from bot.core import BotError, stop_signals
 from bot.files import run_file
 from bot.ladder import options, setting, settings
 from bot.distill import Distillation, of_learner
@@ -713,6 +713,24 @@ def test_no_number_is_too_large_for_words(v):
     refused(small, digits(), widen=v)
     if v==2**62: return   # so many epochs could be begun
     refused(digits, seed=v), refused(small, digits(), epochs=v), refused(small(digits()).fit_rung, v)
+
+def test_workers_leave_signals_to_main():
+    "Those that ask a process to stop, sent to a worker itself, as a terminal and a queue do; of terminations the first"
+    dl,others = digits(num_workers=1, bs=64).train,multiprocessing.active_children()
+    batches = iter(dl)
+    next(batches)
+    worker, = set(multiprocessing.active_children())-set(others)
+    for k in stop_signals: os.kill(worker.pid, getattr(signal, k))
+    assert len(list(batches))==len(dl)-1 and worker.is_alive()
+
+def test_a_handler_of_before_hears_of_each_child():
+    "Though PyTorch's raises an error first, once for each loader that lost a worker"
+    heard = []
+    def torchs(*args):
+        heard.append(len(heard)<2)
+        if heard[-1]: raise RuntimeError('DataLoader worker (pid 1) is killed by signal: Killed.')
+    workers._child_ended(torchs, signal.SIGCHLD, sys._getframe())
+    assert heard==[True, True, False]
 
 def claim(args):
     os.chdir(args)
