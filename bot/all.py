@@ -33,12 +33,12 @@ from .args import save_args
 from .runs import load_run, save_weights
 from .resume import recorded, RunFolder
 from .check import check
+from .exported import load_exported
 from .judge import wilson
 from .predict import predict, predict_to
 from .evaluate import evaluate
 from .report import report
 from .reported import leave_report
-from .exported import load_exported
 from .export import export
 from .ablation import ablate
 from .core import add_help as _add_help

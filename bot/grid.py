@@ -9,7 +9,7 @@ Docs: https://OWNER.github.io/bot/grid.html.md"""
 
 # %% auto #0
 __all__ = ['own_teacher', 'sweep_seeds', 'default_seeds', 'teacher_seed', 'ladder_rows', 'one_out_rows', 'file_rows',
-           'settle_row', 'network', 'run_key', 'read_sweep', 'plan_cells', 'make_plan', 'image_mark', 'fix_plan',
+           'settle_row', 'network_text', 'run_key', 'read_sweep', 'plan_cells', 'make_plan', 'image_mark', 'fix_plan',
            'read_plan', 'check_plan']
 
 # %% ../nbs/28_grid.ipynb #19d12ec9
@@ -67,7 +67,7 @@ def file_rows(
     rows = [row(k, dict(v or {})) for k,v in said.items()]
     return [o | dict(vs=rows[0]['name'] if i else None) for i,o in enumerate(rows)]
 
-# %% ../nbs/28_grid.ipynb #c7691293
+# %% ../nbs/28_grid.ipynb #dea8add5
 own_teacher = 'teacher'   # the cell that the rows with distillation learn from, where no teacher is given
 
 def settle_row(
@@ -86,7 +86,7 @@ def settle_row(
     return fit_recipe(r, source.n_train, source.short_edge, device, source.settings, as_paper)
 
 @lru_cache
-def network(
+def network_text(
     arch:str, # Name of a model
     n_out:int, # Classes
     widen:float=1. # Factor on every width
@@ -101,7 +101,7 @@ def run_key(
 )->str: # Text
     "Equal for recipes that are the same training"
     idle = {'arch','widen','warmup','drops','lr'} | set(() if r['teacher'] else ('T',)) | set(() if r['alpha'] else ('mixup_off',))
-    used = dict(network=network(r['arch'], n_out, r['widen']), warmup=warmup_epochs(r, r['epochs']), lr=r.get('lr') or scale_lr(r['bs']))
+    used = dict(network=network_text(r['arch'], n_out, r['widen']), warmup=warmup_epochs(r, r['epochs']), lr=r.get('lr') or scale_lr(r['bs']))
     drops = drop_epochs(r, r['epochs']) if r['sched']=='step' else None
     return json.dumps(plain({k:v for k,v in r.items() if k not in idle} | used | dict(drops=drops)), sort_keys=True)
 
