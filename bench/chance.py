@@ -11,8 +11,8 @@ from scipy.stats import norm
 from bot.chance import decided, looks_for, over_both, over_seeds
 
 usual = dict(seeds=8, images=359, ease=1.5, spread=1.5, shared=.05, run=.1, image=.3, rest=1.)
-worlds = dict(usual={}, few_seeds=dict(seeds=4), many_images=dict(images=2000), lucky_runs=dict(run=.3), other_images=dict(image=.6, run=.02), alike=dict(image=0., run=.15, rest=.5),
-    good_models=dict(ease=3., images=1000), shared_luck=dict(shared=.3))
+worlds = dict(usual={}, few_seeds=dict(seeds=4), many_images=dict(images=2000), lucky_runs=dict(run=.3), other_images=dict(image=.6, run=.02),
+    alike=dict(image=0., run=.15, rest=.5), good_models=dict(ease=3., images=1000), shared_luck=dict(shared=.3))
 
 def planted(rng, gains, seeds, images, ease, spread, shared, run, image, rest):
     "Right answers (rungs, seeds, images); what each rung has on these images, and on new ones"

@@ -10,7 +10,7 @@ Docs: https://OWNER.github.io/bot/ablation.html.md"""
 # %% auto #0
 __all__ = ['asked_rows', 'timed_plan', 'seeds_done', 'after_cell', 'ablate']
 
-# %% ../nbs/29_ablation.ipynb #8d4dc3d1
+# %% ../nbs/29_ablation.ipynb #05c88061
 import time
 from pathlib import Path
 from fastcore.meta import delegates
@@ -70,7 +70,7 @@ def after_cell(
     if n in [o for o,_ in plan['looks']]: print(table, flush=True)
     elif n==2: print(*[o for o in table.notes if 'four cases of five' in o], sep='\n', flush=True)
 
-# %% ../nbs/29_ablation.ipynb #32835344
+# %% ../nbs/29_ablation.ipynb #59572ca8
 @delegates(settings)
 @delegates(options, keep=True, but=['seed'])
 def ablate(
@@ -94,11 +94,12 @@ def ablate(
     "Which tricks help on these images: train rows from several seeds, and compare them. The same command goes on with what was stopped, or helps with what another does"
     rows,device,workers = asked_rows(rungs, but, rung, leave_one_out, cells),pick_device(device),given.pop('workers', None)
     given = {k:v for k,v in given.items() if v is not None}
-    asked = asked_for(but=but, rows=[plain(r) for r in rows], seeds=seeds or (None if budget else default_seeds), budget=budget, sweep=sweep, as_paper=as_paper, **given)
+    kw = dict(budget=budget, sweep=sweep, as_paper=as_paper, **given)
+    asked = asked_for(but=but, rows=[plain(r) for r in rows], seeds=seeds or (None if budget else default_seeds), **kw)
     path = Path(out or _new_name(src))
     check_writable(path)
     places = work_places(device, jobs)
-    plan,lines = _planned(path, asked, src, rows, places, dict(device=str(device), seeds=seeds, budget=budget, workers=workers, sweep=sweep, as_paper=as_paper, **given), dry_run)
+    plan,lines = _planned(path, asked, src, rows, places, kw | dict(device=str(device), seeds=seeds, workers=workers), dry_run)
     print('\n'.join(lines), flush=True)
     if dry_run: return
     return _worked(path, places[:len(grid_order(plan))], workers)

@@ -12,14 +12,14 @@ Docs: https://OWNER.github.io/bot/chance.html.md"""
 __all__ = ['first_look', 'look_alphas', 'more_alpha', 'run_sd', 'usual', 'Estimate', 'over_seeds', 'over_both', 'holm',
            'looks_for', 'decided', 'visible', 'supposed', 'measured_spread']
 
-# %% ../nbs/28_chance.ipynb #f98d3b75
+# %% ../nbs/28_chance.ipynb #68fcf051
 import math
 from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 from scipy.optimize import brentq
 
-# %% ../nbs/28_chance.ipynb #3716d2f8
+# %% ../nbs/28_chance.ipynb #856196e0
 @dataclass
 class Estimate:
     "A mean over seeds and images, with its interval"
@@ -40,6 +40,7 @@ def over_seeds(
     if len(d)<2 or np.ptp(d)<1e-12: return _flat(d.mean())
     return _student(d.mean(), d.var(ddof=1)/len(d), len(d)-1, level)
 
+# %% ../nbs/28_chance.ipynb #844db698
 def _flat(mean): return Estimate(float(mean), math.nan, math.nan, 1.)
 
 def _student(mean, var, df, level):

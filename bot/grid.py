@@ -9,7 +9,7 @@ Docs: https://OWNER.github.io/bot/grid.html.md"""
 
 # %% auto #0
 __all__ = ['own_teacher', 'sweep_seeds', 'default_seeds', 'teacher_seed', 'ladder_rows', 'one_out_rows', 'file_rows',
-           'settle_row', 'network', 'run_key', 'read_sweep', 'plan_cells', 'make_plan', 'image_mark', 'fix_plan',
+           'settle_row', 'network_text', 'run_key', 'read_sweep', 'plan_cells', 'make_plan', 'image_mark', 'fix_plan',
            'read_plan', 'check_plan']
 
 # %% ../nbs/28_grid.ipynb #19d12ec9
@@ -67,7 +67,7 @@ def file_rows(
     rows = [row(k, dict(v or {})) for k,v in said.items()]
     return [o | dict(vs=rows[0]['name'] if i else None) for i,o in enumerate(rows)]
 
-# %% ../nbs/28_grid.ipynb #a24eb000
+# %% ../nbs/28_grid.ipynb #dea8add5
 own_teacher = 'teacher'   # the cell that the rows with distillation learn from, where no teacher is given
 
 def settle_row(
@@ -81,11 +81,12 @@ def settle_row(
 )->Recipe: # With a note for each change
     "The recipe of a row on these images and this device"
     r = recipe(row['rung'], row['but'], reading, **(changes | row['changes']))
-    if r['teacher'] is not None and 'teacher' not in r.given: r = Recipe(r | dict(teacher=teacher or own_teacher), r.rung, r.but, reading, r.given | dict(teacher=teacher or own_teacher), r.paper)
+    own = dict(teacher=teacher or own_teacher) if r['teacher'] is not None and 'teacher' not in r.given else {}
+    r = Recipe(r | own, r.rung, r.but, reading, r.given | own, r.paper)
     return fit_recipe(r, source.n_train, source.short_edge, device, source.settings, as_paper)
 
 @lru_cache
-def network(
+def network_text(
     arch:str, # Name of a model
     n_out:int, # Classes
     widen:float=1. # Factor on every width
@@ -100,11 +101,11 @@ def run_key(
 )->str: # Text
     "Equal for recipes that are the same training"
     idle = {'arch','widen','warmup','drops','lr'} | set(() if r['teacher'] else ('T',)) | set(() if r['alpha'] else ('mixup_off',))
-    used = dict(network=network(r['arch'], n_out, r['widen']), warmup=warmup_epochs(r, r['epochs']), lr=r.get('lr') or scale_lr(r['bs']))
+    used = dict(network=network_text(r['arch'], n_out, r['widen']), warmup=warmup_epochs(r, r['epochs']), lr=r.get('lr') or scale_lr(r['bs']))
     drops = drop_epochs(r, r['epochs']) if r['sched']=='step' else None
     return json.dumps(plain({k:v for k,v in r.items() if k not in idle} | used | dict(drops=drops)), sort_keys=True)
 
-# %% ../nbs/28_grid.ipynb #929088ad
+# %% ../nbs/28_grid.ipynb #b9680d72
 sweep_seeds = 1000,1001   # those that choose; the table has 0, 1, 2, ...
 
 def read_sweep(
@@ -119,7 +120,9 @@ def read_sweep(
 
 def _cell(r, seeds, **more):
     "A cell of the plan: a recipe as text"
-    return dict(rung=r.rung, but=list(r.but), reading=r.reading, settings=plain(dict(r)), given=plain(r.given), changed=r.notes, seeds=seeds, needs=[own_teacher]*(r['teacher']==own_teacher), **more)
+    needs = [own_teacher] if r['teacher']==own_teacher else []
+    own = dict(rung=r.rung, but=list(r.but), reading=r.reading, settings=plain(dict(r)), given=plain(r.given), changed=r.notes)
+    return own | dict(seeds=seeds, needs=needs) | more
 
 def _swept(row, settle, sweep, n_out, split):
     "A row's cells: one a value, then one that takes the best of them"
@@ -129,13 +132,14 @@ def _swept(row, settle, sweep, n_out, split):
     last = _cell(next(iter(tries.values())), None, key='|'.join(o['key'] for o in cells.values()), split=split)
     return cells | {row['name']: last | dict(among=list(cells), needs=last['needs']+list(cells))}
 
-# %% ../nbs/28_grid.ipynb #368e64a3
+# %% ../nbs/28_grid.ipynb #cd3f0529
 default_seeds,teacher_seed = 8,999
 
 def _teacher_cell(source, device, reading, as_paper, n_out, changes):
     "The largest model that images and device allow, trained with all that comes before distillation"
     r = recipe('smooth', (), reading, **{k:v for k,v in changes.items() if k!='arch'})
-    r = fit_recipe(Recipe(r | dict(arch=ladder['distill']['teacher']), r.rung, r.but, reading, r.given, r.paper), source.n_train, source.short_edge, device, source.settings, as_paper)
+    r = Recipe(r | dict(arch=ladder['distill']['teacher']), r.rung, r.but, reading, r.given, r.paper)
+    r = fit_recipe(r, source.n_train, source.short_edge, device, source.settings, as_paper)
     return _cell(r, [teacher_seed], key=run_key(r, n_out), split='valid')
 
 def plan_cells(
@@ -157,7 +161,7 @@ def plan_cells(
         done.append(row | dict(of=first[key], says=says, settings=plain(dict(r))))
     return [{k:v for k,v in o.items() if k!='settings'} for o in done],cells
 
-# %% ../nbs/28_grid.ipynb #0689a8c7
+# %% ../nbs/28_grid.ipynb #353b91d8
 def make_plan(
     src, # Images: 'digits', a folder, a table
     rows:list, # Of `ladder_rows` and the like
@@ -178,8 +182,9 @@ def make_plan(
     rows,cells = plan_cells(rows, partial(settle_row, **kw), read_sweep(sweep) if sweep else None, n_out, split)
     if any(own_teacher in c['needs'] for c in cells.values()): cells = {own_teacher: _teacher_cell(source, device, o['reading'], as_paper, n_out, changes)} | cells
     of = {r['name']:r['of'] for r in rows}
-    return dict(format=1, src=str(src), options=plain(o), device=device.type, seeds=seeds, rows=rows, cells=cells, left_out=needy, sweep=sweep, n_valid=len(source.test) if split=='test' else source.n_valid,
-        classes=plain(source.classes), family=[r['name'] for r in rows if r['vs'] and r['of']!=of[r['vs']]], fingerprint=image_mark(source))
+    family,n = [r['name'] for r in rows if r['vs'] and r['of']!=of[r['vs']]],len(source.test) if split=='test' else source.n_valid
+    return dict(format=1, src=str(src), options=plain(o), device=device.type, seeds=seeds, rows=rows, cells=cells, left_out=needy, sweep=sweep, family=family,
+        n_valid=n, classes=plain(source.classes), fingerprint=image_mark(source))
 
 def _without(rows, names):
     "The rows but some; who was compared with one of these is with the one before it"

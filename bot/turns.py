@@ -11,16 +11,15 @@ Docs: https://OWNER.github.io/bot/turns.html.md"""
 __all__ = ['cell_path', 'is_done', 'score', 'cell_recipe', 'recipe_from', 'cell_learner', 'plan_source', 'train_cell',
            'grid_order', 'next_cell', 'is_ours', 'try_cell', 'work', 'work_places', 'work_together']
 
-# %% ../nbs/28_turns.ipynb #d68b6052
+# %% ../nbs/28_turns.ipynb #cefd1167
 import json, os, sys, time
 from multiprocessing import get_context
 from pathlib import Path
 import numpy as np, torch
 from fastai.torch_core import set_seed
-from fastcore.meta import delegates
 from .core import BotError, shown, Terminated
-from .files import Claim, held
-from .ladder import recipe, Recipe
+from .files import Claim, held, this_place
+from .ladder import Recipe, recipe
 from .sources import find_source
 from .block import bag_dls
 from .learner import bag_learner, data_settings, pick_device
@@ -113,7 +112,7 @@ def train_cell(
         if is_done(path, name, seed): return
         evaluate(out, source, plan['cells'][name]['split'], 'last', workers=workers, device=str(device)).save(out/'answers')
 
-# %% ../nbs/28_turns.ipynb #bfc7b7b0
+# %% ../nbs/28_turns.ipynb #82be3666
 def grid_order(
     plan:dict # Of `read_plan`
 )->list: # Pairs of a cell's name and a seed
@@ -136,7 +135,6 @@ def is_ours(
     out:Path # Run folder with a claim
 )->bool: # Did a process of this machine claim it, which is dead now?
     "Can a claim be judged at once?"
-    from bot.files import this_place
     return (Claim(out).newest()[1] or {}).get('place')==this_place()
 
 # %% ../nbs/28_turns.ipynb #7f31be31

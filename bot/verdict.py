@@ -10,8 +10,7 @@ Docs: https://OWNER.github.io/bot/verdict.html.md"""
 __all__ = ['heads', 'read_answers', 'failures', 'verdict_words', 'driver', 'published_step', 'table_rows_of', 'Ablation',
            'note_lines', 'sweep_lines', 'read_ablation', 'csv_rows', 'gain_plot', 'save_table']
 
-# %% ../nbs/28_verdict.ipynb #6aa7b8a4
-import json, math
+# %% ../nbs/28_verdict.ipynb #f03736d9
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
@@ -101,7 +100,7 @@ def published_step(
     tops = [getattr(ladder.get(o), 'top1', None) for o in (a, b)]
     return None if None in tops else round(tops[1]-tops[0], 2)
 
-# %% ../nbs/28_verdict.ipynb #d1b33514
+# %% ../nbs/28_verdict.ipynb #e1c834f9
 def table_rows_of(
     plan:dict, # Of `read_plan`
     right:dict, # Cell -> right answers (seeds, images)
@@ -114,8 +113,8 @@ def table_rows_of(
     found,res = decided({k:v for k,v in gains.items()}, plan['looks']) if gains else {},[]
     for r in plan['rows']:
         k,x = r['name'],right[r['of']]
-        row = dict(row=k, says=r['says'], run=r['of'], seeds=len(x), acc=_clipped(over_both(x)) if len(x) else None, vs=r['vs'], these=None, new=None, first=None, first_new=None,
-            verdict='', by_class='', published=published_step(r['vs'], k) if r['vs'] else None, step=plan['cells'][r['of']].get('step'))
+        row = dict(row=k, says=r['says'], run=r['of'], seeds=len(x), acc=_clipped(over_both(x)) if len(x) else None, vs=r['vs'], verdict='', by_class='')
+        row |= dict(these=None, new=None, first=None, first_new=None, published=published_step(r['vs'], k) if r['vs'] else None, step=plan['cells'][r['of']].get('step'))
         res.append(row | _compared(plan, r, of, right, gains.get(k), found.get(k), y, failed, first))
     return res
 
@@ -192,7 +191,7 @@ def sweep_lines(path, plan, rows):
         res.append(f"{r['row']}: {best.removeprefix(r['row']+'-')} was best of {len(among)} with {score(path, plan, best):.2%}; fresh seeds have {r['acc'].mean:.2%}")
     return res
 
-# %% ../nbs/28_verdict.ipynb #7a557437
+# %% ../nbs/28_verdict.ipynb #503589d4
 def read_ablation(
     path:str|Path # Folder of an ablation
 )->Ablation: # As far as it is done
@@ -210,8 +209,11 @@ def csv_rows(
 )->list: # Plain dicts
     "The rows of `ablation.csv`, in shares of the images"
     def est(k, e, p=True): return {k: _r(e and e.mean), f'{k}_low': _r(e and e.low), f'{k}_high': _r(e and e.high)} | ({f'{k}_p': _r(e and e.p)} if p else {})
-    return [dict(row=r['row'], says=r['says'], run=r['run'], seeds=r['seeds'], of=o.plan['seeds']) | est('accuracy', r['acc'], False) | dict(vs=r['vs'] or '') | est('gain_these', r['these']) | est('gain_new', r['new'])
-        | dict(verdict=r['verdict'], by_class=r['by_class']) | est('first_these', r['first']) | est('first_new', r['first_new']) | dict(published='' if r['published'] is None else r['published'], step_ms='' if r['step'] is None else round(1000*r['step'], 2)) for r in o.rows]
+    def row(r):
+        gains = est('gain_these', r['these']) | est('gain_new', r['new']) | dict(verdict=r['verdict'], by_class=r['by_class']) | est('first_these', r['first']) | est('first_new', r['first_new'])
+        head = dict(row=r['row'], says=r['says'], run=r['run'], seeds=r['seeds'], of=o.plan['seeds']) | est('accuracy', r['acc'], False) | dict(vs=r['vs'] or '')
+        return head | gains | dict(published='' if r['published'] is None else r['published'], step_ms=_r(r['step'] and 1000*r['step']))
+    return [row(r) for r in o.rows]
 
 def _r(v): return '' if v is None or v!=v else round(v, 6)
 

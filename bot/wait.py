@@ -23,7 +23,7 @@ from .chance import supposed, visible
 from .grid import own_teacher
 from .turns import cell_learner, plan_source, recipe_from
 
-# %% ../nbs/28_wait.ipynb #bf616b07
+# %% ../nbs/28_wait.ipynb #36fe4734
 class StepTimer(Callback):
     "Note when each of the first `n` batches was done, then stop"
     def __init__(self, n): self.n,self.ends = n,[]
@@ -43,6 +43,7 @@ def timed_step(
     gaps = [b-a for a,b in zip(t.ends, t.ends[1:])]
     return median(gaps[1:] or gaps)
 
+# %% ../nbs/28_wait.ipynb #48d49a57
 def time_cells(
     plan:dict, # Of `make_plan`
     device:str=None, # Where to train
@@ -69,7 +70,7 @@ def _times(plan, c, source, device, workers):
     step = timed_step(learn)
     return dict(step=step, epoch=step*(len(learn.dls.train)+source.n_valid/learn.dls.train.bs/2))
 
-# %% ../nbs/28_wait.ipynb #78acd357
+# %% ../nbs/28_wait.ipynb #8dff9624
 each = 3.   # seconds beside the epochs of a run: making it, judging it
 
 def total_time(
@@ -95,6 +96,7 @@ def time_words(
     "A time for people"
     return f'{s:.0f} s' if s<100 else f'{s/60:.0f} minutes' if s<6000 else f'{s/3600:.1f} hours'
 
+# %% ../nbs/28_wait.ipynb #78b6a259
 def afford(
     plan:dict, # Of `time_cells`
     budget:float, # Seconds

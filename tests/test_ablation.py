@@ -3,10 +3,8 @@ import csv, multiprocessing, os, random, signal, sys, time
 from pathlib import Path
 import numpy as np, pytest, yaml
 from PIL import Image
-from bot.ablation import ablate
 from bot.chance import decided, looks_for
 from bot.cli import main_of
-from bot.core import UsageError
 from bot.files import read_status
 from bot.grid import fix_plan, ladder_rows, make_plan, read_plan
 from bot.judge import mcnemar
