@@ -808,13 +808,11 @@ norms_of = [dict(mean=[1.]*4, std=[1.]*4), dict(mean=[1.]*2, std=[1.]*2), dict(m
     7, {}, dict(mean=['a'], std=[1.]), dict(mean=[1.], std=[0.]), dict(mean=[1.,2.], std=[1.])]
 nan = float('nan')
 names_of = [7, [], None, [{}], [[1]], {'a':1}, [nan, 1.], [True, 'a'], [float('inf'), 1.], ['a', 1], ['a']*10, [1, 1.], [None, 'a']]
-whole = dict(settings=[7, [], None, 'x'], classes=names_of, normalized=norms_of, rung=[7, 'no_such', None, ['mixup']],
-    reading=['mine', 7, []], but=[7, [7], ['no_such'], None],
-    given=[7, [], dict(zz=1), dict(lr=.1), dict(epochs=10**400), dict(jitter=None), {7:1}],
-    data=[7, [], dict(reading=7), dict(size=[[1]]), dict(flip=7), dict(root=7), dict(exclude=[1]), dict(src=None)],
-    best=[3, [], 'accuracy', None, {}, dict(by=7, better=None), dict(by='a')],
-    resolved=[[], 7, None], changed=[7, {}, [7]], asked=[7, [], None], fingerprint=[7, [], dict(hash=7)], path=[7, ['a']], images=[7],
-    command=[7], check=[7], n_train=['x', 1.5], n_valid=[[]], versions=[[]], python=[7])
+whole = dict(settings=[7, [], None, 'x'], classes=names_of, normalized=norms_of, rung=[7, 'no_such', None, ['mixup']], reading=['mine', 7, []])
+whole |= dict(but=[7, [7], ['no_such'], None], given=[7, [], dict(zz=1), dict(lr=.1), dict(epochs=10**400), dict(jitter=None), {7:1}])
+whole |= dict(data=[7, [], dict(reading=7), dict(size=[[1]]), dict(flip=7), dict(root=7), dict(exclude=[1]), dict(src=None)])
+whole |= dict(best=[3, [], 'accuracy', None, {}, dict(by=7, better=None), dict(by='a')], resolved=[[], 7, None], changed=[7, {}, [7]], asked=[7, [], None])
+whole |= dict(fingerprint=[7, [], dict(hash=7)], path=[7, ['a']], images=[7], command=[7], check=[7], n_train=['x', 1.5], n_valid=[[]], versions=[[]], python=[7])
 
 @pytest.mark.parametrize('k', list(whole))
 def test_hostile_args(good_run, tmp_path, k):
