@@ -69,7 +69,8 @@ def parser_of(
 )->Parser: # Ready to parse
     "A parser with a word or an option for each parameter of `f`"
     p,known,params = Parser(prog, description=f.__doc__, allow_abbrev=False),opts_of(f),signature(f).parameters
-    for k in [k for k,o in known.items() if is_word(k, o.anno, params[k].default)]:
+    several = any(o.anno is list for o in known.values())   # which take every word there is
+    for k in [k for k,o in known.items() if is_word(k, o.anno, params[k].default) and not (several and k=='src' and params[k].default is None)]:
         o,must = known.pop(k),params[k].default is Parameter.empty
         nargs = None if must and o.anno is not list else '+' if must else '*' if o.anno is list else '?'
         about = o.docment + ('' if must or not params[k].default else f' (default: {params[k].default})')

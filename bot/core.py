@@ -9,9 +9,9 @@ Docs: https://OWNER.github.io/bot/core.html.md"""
 
 # %% auto #0
 __all__ = ['stop_signals', 'BotError', 'UsageError', 'DataError', 'WriteError', 'Terminated', 'HungUp', 'SavedOnRequest',
-           'end_state', 'exit_code', 'nearest', 'shown', 'Num', 'Nums', 'One', 'Some', 'Switch', 'in_parts',
-           'write_atomic', 'write_once', 'within', 'check_member', 'state_sign', 'html_table', 'in_words', 'csv_text',
-           'help_text', 'add_help']
+           'end_state', 'exit_code', 'nearest', 'shown', 'Num', 'Nums', 'One', 'Some', 'Switch', 'write_device',
+           'in_parts', 'write_atomic', 'check_place', 'write_once', 'within', 'check_member', 'state_sign',
+           'html_table', 'in_words', 'csv_text', 'help_text', 'add_help']
 
 # %% ../nbs/00_core.ipynb #928f9c56
 import csv, io, os, shutil, sys, tempfile, zlib
@@ -165,6 +165,14 @@ class Switch(One):
     def __repr__(self): return 'Switch()'
 
 # %% ../nbs/00_core.ipynb #f04de1af
+def write_device(
+    path:Path, # A pipe or a device, as /dev/stdout
+    parts:list # Bytes that follow each other
+):
+    "Write to what no other file may take the place of"
+    with open(path, 'wb', buffering=0) as f:
+        for o in parts: f.write(o)
+
 def in_parts(
     data:bytes|str|list # Content of a file, or bytes that follow each other
 )->list: # Of bytes
@@ -176,10 +184,11 @@ def write_atomic(
     path:str|Path, # File to write or replace
     data:bytes|str|list # Its whole content, or bytes that follow each other
 ):
-    "Replace `path` by `data`, all or nothing"
-    path = Path(path)
+    "Replace `path` by `data`, all or nothing; a link stays one, and a pipe or a device is written to"
+    path = Path(os.path.realpath(path))
     tmp,parts = path.with_name(f'.{path.name}.{os.getpid()}'),in_parts(data)
     try:
+        if path.exists() and not path.is_file() and not path.is_dir(): return write_device(path, parts)
         with open(tmp, 'wb') as f:
             f.writelines(parts)
             f.flush(), os.fsync(f.fileno())
@@ -187,6 +196,17 @@ def write_atomic(
     except OSError as e: raise WriteError(f"Cannot write '{shown(path)}' ({sum(map(len, parts))/1e6:,.1f} MB): {e.strerror}\nWhat was there before is whole; mend this and give the same command again") from e
     finally:
         with suppress(OSError): tmp.unlink()
+
+# %% ../nbs/00_core.ipynb #b79f7b08
+def check_place(
+    path:Path # A file or folder that will be made
+)->Path: # The same
+    "Refuse, before the work is done, a place that nothing can be written to"
+    here = next(o for o in (Path(path).absolute(), *Path(path).absolute().parents) if o.exists())
+    try:
+        with tempfile.TemporaryFile(dir=here if here.is_dir() else here.parent): pass
+    except OSError as e: raise UsageError(f"Cannot write to '{shown(path)}': {e.strerror}; name another place with --out") from e
+    return path
 
 # %% ../nbs/00_core.ipynb #c9ee25fe
 def write_once(

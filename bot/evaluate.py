@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, torch
 from torch import nn
-from .core import BotError, csv_text, DataError, nearest, shown, UsageError, write_once
+from .core import BotError, check_place, csv_text, DataError, nearest, shown, UsageError, write_once
 from .ladder import setting
 from .exclude import leave_out, read_exclude
 from .folders import check_classes, check_level, check_nested, find_parts, Folder, is_plain_part, labelled, lift, part_of, some
@@ -80,14 +80,15 @@ def _table_parts(name, path, root):
 
 # %% ../nbs/27_evaluate.ipynb #8116d237
 def own_source(
-    args:dict # What `args.yaml` holds
+    args:dict, # What `args.yaml` holds
+    check:bool=True # Refuse images that are not what they were?
 )->Source: # As the run had it
     "The images of a run, if they are still what they were"
     d = args['data']
     if not args.get('path'): raise DataError(f"The run's images came from {shown(d.get('src'))}, which cannot be made again: name the images to judge")
     res = find_source(args['path'], d.get('valid_pct', .2), d.get('split_seed', 0), d.get('root'), d.get('exclude'))
     parts = dict(train=res.items[:res.n_train], valid=res.items[res.n_train:])
-    check_same_images(args.get('fingerprint'), dict(n_train=res.n_train, n_valid=res.n_valid, hash=items_hash(args['classes'], parts, res.path)))
+    if check: check_same_images(args.get('fingerprint'), dict(n_train=res.n_train, n_valid=res.n_valid, hash=items_hash(args['classes'], parts, res.path)))
     return res
 
 def met(
@@ -96,7 +97,7 @@ def met(
     own:Source=None # The run's images, if they are at hand
 )->dict: # 'train', 'valid' -> how many of `items` are among them; empty where the run's images are gone
     "How many of `items` the run has seen"
-    try: own = own or own_source(args)
+    try: own = own or own_source(args, False)   # file by file, whatever came or went
     except (BotError,KeyError,OSError): return {}
     files = {f for f,_ in followed(items)}
     return {k:len(files & {f for f,_ in followed(o)}) for k,o in dict(train=own.items[:own.n_train], valid=own.items[own.n_train:]).items()}
@@ -121,13 +122,14 @@ def cautions(
     epochs:int # Of the run
 )->list: # Lines
     "What makes an accuracy on these images too good"
+    if not seen: return ['whether the run has seen these images cannot be told: its own are not at hand']
     k,v = seen.get('train', 0),seen.get('valid', 0) if which=='best' and epochs>1 else 0
     def of(k): return 'these images' if k>=n else f'{k:,} of these images'
     return [*([f'the run was trained on {of(k)}: it says little about others'] if k else []),
         *([f'best of {epochs} epochs on {of(v)}: too good by a little'] if v else [])]
 
 # %% ../nbs/27_evaluate.ipynb #f93ae08d
-@dataclass
+@dataclass(repr=False)
 class Evaluation:
     "How good a run is on labelled images"
     metrics:dict # What `judge` says, and what was judged: plain text and numbers
@@ -135,6 +137,7 @@ class Evaluation:
     rows:list # The same, as `predictions.csv` has it
 
     def __str__(self): return '\n'.join(metric_lines(self.metrics))
+    __repr__ = __str__
 
     def save(self,
         out:str|Path # A folder that is not there, or an empty one
@@ -154,7 +157,7 @@ def check_free(
     "`out`, if nothing is in it"
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())): raise UsageError(f"'{shown(out)}' is not empty: name another folder with --out, or remove it")
-    return out
+    return check_place(out)
 
 # %% ../nbs/27_evaluate.ipynb #b71781fb
 def evaluate(

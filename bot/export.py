@@ -18,7 +18,7 @@ from copy import deepcopy
 from pathlib import Path
 import torch
 from torch import nn
-from .core import BotError, DataError, shown, UsageError, write_atomic, write_once, WriteError
+from .core import BotError, check_place, DataError, shown, UsageError, write_atomic, write_once, WriteError
 from .images import Encoded, ImageError
 from .augment import batch_input, view
 from .resnet import evaluating, our_names
@@ -139,9 +139,10 @@ def free_folder(
     path:str|Path # Folder to make
 )->Path: # The same
     "`path`, if nothing is there but perhaps an empty folder"
-    path = Path(path)
+    path = Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
+    if path.absolute()==Path.cwd(): raise UsageError('A model is exported into a folder of its own: name another with --out')
     if path.exists() and (not path.is_dir() or any(path.iterdir())): raise UsageError(f"'{shown(path)}' is there and not empty; nothing was written: name another folder with --out, or remove it")
-    return path
+    return check_place(path)
 
 def check_asked(
     args:dict, # What `args.yaml` holds

@@ -150,8 +150,11 @@ def image_files(
 
 def _listed():
     "Paths on standard input"
+    if sys.stdin is None: raise UsageError("Standard input is closed, and '-' stands for a list of paths on it")
     data = getattr(sys.stdin, 'buffer', sys.stdin).read()
-    data = os.fsencode(data) if isinstance(data, str) else data
+    data = (os.fsencode(data) if isinstance(data, str) else data).removeprefix(b'\xef\xbb\xbf')
+    if data[:2] in (b'\xff\xfe', b'\xfe\xff'): raise UsageError('The list on standard input is UTF-16: give it as UTF-8')
+    if not data.strip(): raise UsageError('No paths on standard input')
     return [os.fsdecode(o.rstrip(b'\r')) for o in data.split(b'\0' if b'\0' in data else b'\n') if o.strip()]
 
 def _below(path):

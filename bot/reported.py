@@ -39,6 +39,6 @@ def report(self:BagLearner,
     src=None # Where the images are now, if they were moved
 )->pages.Report: # Jupyter shows it
     "Write the page of the run that this learner was trained in"
-    keep = getattr(self, 'run_folder', None)
-    if keep is None: raise UsageError("This learner was not trained in a run folder: train it with fit_rung(resume='FOLDER'), or ask bot.report.report('FOLDER')")
-    return pages.report(keep.path, *more, out=out, src=src)
+    path = getattr(getattr(self, 'run_folder', None), 'path', getattr(self, 'run_path', None))
+    if path is None: raise UsageError("This learner was not trained in a run folder: train it with fit_rung(resume='FOLDER'), or ask bot.report.report('FOLDER')")
+    return pages.report(path, *more, out=out, src=src)

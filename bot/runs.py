@@ -37,7 +37,7 @@ from fastai.data.transforms import IndexSplitter, ItemGetter
 from fastai.learner import Learner
 from .core import BotError, csv_text, shown, UsageError, write_atomic
 from .files import held, read_status
-from .ladder import Recipe, recipe
+from .ladder import recipe, Recipe
 from .block import bag_dls, BagCrop, BagImageBlock, set_norm
 from .resnet import own_names, unwrapped
 from .weights import safetensor_parts
@@ -242,4 +242,6 @@ def load_run(
     once = {k:None for k in ('torchcompile',) if args['settings'].get(k)}   # to be asked for a few images
     r = run_recipe(args, arch=model, widen=1., pretrained=None, teacher=None, **once)
     dls = run_dls(args, src, pick_device(device)) if data or src is not None else blank_dls(args, pick_device(device))
-    return bag_learner(dls, r)
+    learn = bag_learner(dls, r)
+    learn.run_path = Path(path)   # where `learn.report()` looks
+    return learn

@@ -159,7 +159,7 @@ def table_source(
         valid = set(split_classes([o[1] for o in items], valid_pct, seed)[1])
         parts = [int(i in valid) for i in range(len(items))]
     train,valid,test = ([o for o,p in zip(items, settled(parts)) if p==i] for i in range(3))
-    return Source(name, root, train, valid, how, test, double_notes(*map(followed, (train, valid, test))) + ([f'columns not used: {some(rest)}'] if rest else []), exclude)
+    return Source(name, os.path.abspath(root), train, valid, how, test, double_notes(*map(followed, (train, valid, test))) + ([f'columns not used: {some(rest)}'] if rest else []), exclude)
 
 def table_rows(
     df:pd.DataFrame, # Columns `image`, `label` and, if it likes, `split` or `is_valid`
