@@ -229,7 +229,7 @@ def told(
         res = f(*args, **kwargs)
         if res is None or isinstance(res, (int,Path)): return res
         say(str(res))
-        return getattr(res, 'code', None)   # an exit code, where it has one
+        return getattr(res, 'code', res)   # an exit code, where it has one
     return g
 
 def verb(
