@@ -169,7 +169,7 @@ def run_args(
     if not debug: warnings.filterwarnings('ignore', category=FutureWarning)   # fastai's own use of torch, at import
     try:
         res = f(**args)
-        return res if isinstance(res, int) else getattr(res, 'code', 0)   # what it found may have one
+        return res if isinstance(res, int) else 0
     except (KeyboardInterrupt,Terminated) as e: return exit_code(e)
     except Exception as e:
         if debug: raise

@@ -101,7 +101,7 @@ def decided(
             if k not in res or k in too and not res[k]['new']: res[k] = dict(new=k in too, better=here[k].mean>0, seeds=n)
     return res
 
-# %% ../nbs/28_chance.ipynb #77249ceb
+# %% ../nbs/28_chance.ipynb #50ae67ce
 def visible(
     seeds:int, # Their number
     spread:float, # Standard deviation of a difference from seed to seed
@@ -116,7 +116,8 @@ def visible(
     df = seeds-1 if not images or not se else min(1e4, (seeds-1)*(se*seeds**.5/max(spread, 1e-9))**4)
     bound = stats.t.ppf(1-alpha/2, df)
     def short(nc): return stats.nct.sf(bound, df, nc)-power
-    return float(se*brentq(short, 0, 10*bound+20))
+    here = visible(seeds, spread, alpha, power=power) if images else 0.
+    return max(float(se*brentq(short, 0, 10*bound+20)), here)   # nothing is said of new images that is not seen on these
 
 run_sd,usual = .005,.8   # what is supposed before anything is known: deviation of a run's accuracy, and the accuracy
 

@@ -237,8 +237,9 @@ def told(
     @wraps(f)
     def g(*args, **kwargs):
         res = f(*args, **kwargs)
-        if res is not None and not isinstance(res, (int,Path)): say(str(res))
-        return res
+        if res is None or isinstance(res, (int,Path)): return res
+        say(str(res))
+        return getattr(res, 'code', res)   # an exit code, where it has one
     return g
 
 def verb(

@@ -219,7 +219,7 @@ def read_plan(
     cells = {k:v | dict(seeds=v['seeds'] or list(range(n))) for k,v in plan['cells'].items()}
     return plan | dict(cells=cells, looks=looks_for(plan['seeds'], tuple(more)), planned=plan['seeds'], seeds=n)
 
-# %% ../nbs/28_grid.ipynb #efc11c9e
+# %% ../nbs/28_grid.ipynb #b2ec1b2a
 def check_plan(
     path:Path, # Folder of the ablation
     asked:dict, # From `asked_for`, of a command that comes to it
@@ -230,7 +230,8 @@ def check_plan(
     "Refuse a command that asks for something else; more seeds re-open the plan"
     plan = read_plan(path)
     was,n = plan['asked'],asked.get('seeds', plan['planned'])
-    other = [f'{k}: {was.get(k)} -> {asked.get(k)}' for k in {**was, **asked} if k!='seeds' and was.get(k)!=asked.get(k)]
+    def said(v): return ','.join(o['name'] for o in v) if isinstance(v, list) and v and isinstance(v[0], dict) else v
+    other = [f'{k}: {said(was.get(k))} -> {said(asked.get(k))}' for k in {**was, **asked} if k!='seeds' and was.get(k)!=asked.get(k)]
     if n<plan['planned']: other.append(f"seeds: {plan['planned']} -> {n}")
     if other: raise UsageError(f"The ablation in '{shown(path)}' was planned with other settings: {'; '.join(other[:4])}\nGive the same to work on it, or another folder with --out")
     if mark: check_same_images(plan['fingerprint'], mark)

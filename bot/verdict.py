@@ -131,12 +131,12 @@ def _compared(plan, r, of, right, gain, found, y, failed, first):
     if len(gain)<2: return more | dict(verdict=words)
     return more | dict(these=over_seeds(gain), new=over_both(gain), verdict=words, by_class=driver(gain, y, plan['classes']) if found else '')
 
-# %% ../nbs/28_verdict.ipynb #1e2c49c0
+# %% ../nbs/28_verdict.ipynb #9a551b93
 def _points(o): return '' if o is None else f'{100*o.mean:+.2f}'
 def _span(o): return '' if o is None else 'no spread' if o.is_flat else f'{100*o.low:+.2f} to {100*o.high:+.2f}'
 heads = 'row','accuracy, %','seeds','gain','on these images','for new images','verdict','over the first','paper','ms a step'
 
-@dataclass
+@dataclass(repr=False)
 class Ablation:
     "Which tricks helped"
     path:Path # Its folder
@@ -162,6 +162,7 @@ class Ablation:
         wide = [max(len(o[i]) for o in cells) for i in range(len(heads))]
         return '\n'.join(['  '.join(v.ljust(w) for v,w in zip(o, wide)).rstrip() for o in cells] + ['', *self.notes])
 
+    __repr__ = __str__
     def _repr_html_(self): return html_table(heads, self.cells()) + ''.join(to_xml(P(o)) for o in self.notes)
 
 # %% ../nbs/28_verdict.ipynb #a9788ad7

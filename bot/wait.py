@@ -111,7 +111,7 @@ def afford(
         if total_time(plan, jobs, n, e)<=budget: return n,e
     raise UsageError(f"budget={time_words(budget)} is not enough: {ways[-1][0]} seeds and {ways[-1][1]:.0%} of the epochs take about {time_words(total_time(plan, jobs, *ways[-1]))}\nGive fewer rungs, a smaller size, or more time")
 
-# %% ../nbs/28_wait.ipynb #d944468e
+# %% ../nbs/28_wait.ipynb #80574793
 def plan_words(
     plan:dict, # Of `time_cells`
     path, # Folder of the ablation
@@ -124,7 +124,7 @@ def plan_words(
     epochs = sorted({c['settings']['epochs'] for c in cells.values()})
     lines = [f"{plan['src']}: {len(plan['rows'])} rows, {n} seeds: {runs} trainings of {' or '.join(map(str, epochs))} epochs, {jobs} side by side, into {path}"]
     if same: lines.append(f"the same training here, done once: {', '.join(same)}")
-    if own_teacher in cells: lines.append(f"a teacher of its own: {cells[own_teacher]['settings']['arch']}, {cells[own_teacher]['settings']['epochs']} epochs, one seed; --teacher names another")
+    if own_teacher in cells: lines.append(f"a teacher of its own: {cells[own_teacher]['settings']['arch']}, {cells[own_teacher]['settings']['epochs']} epochs, one seed; --teacher names another, and 'none' leaves out the rows that need one")
     if plan['left_out']: lines.append(f"left out, for there is no teacher: {', '.join(plan['left_out'])}")
     lines.append(f"about {time_words(total_time(plan, jobs))}, from a step of each: " + ', '.join(f"{k} {1000*c['step']:.0f} ms" for k,c in cells.items()))
     return '\n'.join(lines + ([sight_words(plan['n_valid'], n, m)] if m else ['nothing to test: no two rows are different trainings']))
