@@ -143,6 +143,7 @@ class Nums(Num):
     def __repr__(self): return f"Nums('{self.interval}')"
     def __str__(self): return f'numbers in {self.interval}, as 30,60,90'
 
+# %% ../nbs/00_core.ipynb #6b9ce72d
 class One:
     "One of a few words"
     def __init__(self, *words): self.words = words

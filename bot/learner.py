@@ -285,10 +285,11 @@ def run_card(
     data = f'{len(dls.train_ds):,} training and {len(dls.valid_ds):,} validation images, {len(dls.vocab)} classes'
     arch = r['arch'] if isinstance(r['arch'], str) else type(learn.model).__name__
     cost = f", {macs(learn.model, r['size'])/1e9:.3f} G multiply-adds at {r['size']} px" if getattr(dls, 'n_inp', 1)==1 else ''
+    passes = f" in {r['grad_accum_steps']} passes" if r.get('grad_accum_steps', 1)>1 else ''
     return dict(data=bag['src'].describe() if hasattr(bag.get('src'), 'describe') else data,
         model=f"{arch}: {n_params(learn.model):,} parameters{cost}",
         rung=f'{rung_words(r)} ({r.reading})',
-        run=f"{r['epochs']} epochs of {len(dls.train)} batches of {dls.train.bs}, lr {learn.lr:g}: {schedule_words(r, r['epochs'])}; on {dls.device}{seed}",
+        run=f"{r['epochs']} epochs of {len(dls.train)} batches of {dls.train.bs}{passes}, lr {learn.lr:g}: {schedule_words(r, r['epochs'])}; on {dls.device}{seed}",
         fitted='\n'.join(r.notes) or 'nothing: the paper as it stands')
 
 # %% ../nbs/20_learner.ipynb #5b375c69

@@ -56,6 +56,7 @@ def to_tensorboard(
         w.flush()
     return write,lambda ok: w.close()
 
+# %% ../nbs/23_logs.ipynb #5e1237a9
 def to_wandb(path, step, about):
     "A run of wandb's in `path/wandb`; without its hold on what is printed, and without code"
     import wandb

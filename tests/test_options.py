@@ -112,7 +112,8 @@ def test_class_weights(photos):
     with torch.no_grad(): assert learn.loss_func(z, t)==F.cross_entropy(z, t)
     assert 'class_weights: 0.667 (a) to 2 (c), in training alone' in run_card(learn)['fitted']
     assert "class_weights='balanced'" in python_of(learn)
-    assert make(photos).loss_func.weight is None
+    assert make(photos).loss_func.weight is None and 'passes' not in run_card(learn)['run']
+    assert 'batches of 16 in 4 passes, lr' in run_card(make(photos, grad_accum_steps=4))['run']
 
 def test_class_weights_count_for_all_targets(photos):
     "With mixup and a teacher too: another rate of learning for the rare class, and a plain validation loss"
