@@ -314,7 +314,7 @@ def bag_dls(
     if kwargs.get('compile'): print('Color steps are compiled by torch.compile: the first batch takes its time')
     dls = block.dataloaders(src, bs=bs, seed=seed, device=device, start_method=start_method, bad=bad, pin_memory=device.type=='cuda',
         num_workers=n_workers(device) if num_workers is None else num_workers)
-    named = {k:str(v) for k,v in dict(root=root, exclude=exclude).items() if v is not None}
+    named = {k:os.path.abspath(v) for k,v in dict(root=root, exclude=exclude).items() if v is not None}   # wherever the run is read from
     dls.bag = dict(src=src, bs=bs, seed=seed, bad=bad, valid_pct=valid_pct, split_seed=split_seed) | named | made
     return dls
 

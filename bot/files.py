@@ -75,7 +75,7 @@ def read_status(
     path:Path # Run folder
 )->dict: # Empty, if there is none
     "What `status.json` says"
-    try: o = json.loads((Path(path)/'status.json').read_bytes())
+    try: o = json.loads((Path(path)/'status.json').read_bytes() or b'{}')   # a kill at the very beginning leaves it empty
     except FileNotFoundError: return {}
     except (ValueError, OSError) as e: raise DataError(f"'{shown(path)}/status.json' cannot be read: {e}\nRestore it, or begin another run") from e
     if isinstance(o, dict) and _are_files(o.get('files') or {}) and isinstance(o.get('epochs', 0), int): return o
@@ -210,8 +210,9 @@ def check(self:Claim):
 @patch
 def __exit__(self:Claim, *exc):
     self.over.set()
-    if self.newest()[0]==self.n:
-        for n in range(self.n, -1, -1): self.file(n).unlink(missing_ok=True)
+    with suppress(OSError):   # what went wrong before is what is told
+        if self.newest()[0]==self.n:
+            for n in range(self.n, -1, -1): self.file(n).unlink(missing_ok=True)
     self.n = None
 
 # %% ../nbs/00_files.ipynb #28b5c069

@@ -42,7 +42,7 @@ _moment_file = re.compile(r'(weights|state|predictions)-\d{4,}-\d{4,}\.(safetens
 
 class RunFolder(Callback):
     "Save a run so that it can go on, and go on where it was saved"
-    order = 66
+    order = 1000   # a save has what every other hook has made of the batch
     def __init__(self,
         path:str|Path, # The run folder
         tell=None, # Called with each row of `metrics.csv`, and the number of epochs

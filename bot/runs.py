@@ -35,9 +35,9 @@ from fastai.data.block import CategoryBlock, DataBlock
 from fastai.data.core import DataLoaders
 from fastai.data.transforms import IndexSplitter, ItemGetter
 from fastai.learner import Learner
-from .core import BotError, csv_text, shown, UsageError, write_atomic
+from .core import BotError, csv_text, DataError, shown, UsageError, write_atomic
 from .files import held, read_status
-from .ladder import recipe, Recipe
+from .ladder import Recipe, recipe
 from .block import bag_dls, BagCrop, BagImageBlock, set_norm
 from .resnet import own_names, unwrapped
 from .weights import safetensor_parts
@@ -166,6 +166,8 @@ def place(
     if fresh: out = beside(out)
     if not (out/'args.yaml').is_file(): return out if is_begun(out) else check_out(out),None
     args = read_args(out/'args.yaml')
+    if not read_status(out) and any(out.glob('state-*')): raise DataError(f"'{shown(out)}' has a run's files and no status.json, which names those that belong together: restore it, or give --fresh")
+    if not is_finished(out): check_writable(out)
     was = args.get('asked')
     if was is None: raise UsageError(f"The run in '{shown(out)}' was not begun by a command that could go on; nothing was written: name another folder with --out, or give --fresh")
     other = [f'{k}: {was.get(k)} -> {asked.get(k)}' for k in {**was, **asked} if was.get(k)!=asked.get(k) and not (k=='epochs' and is_finished(out))]

@@ -335,7 +335,7 @@ kinds = 'plain','mixup','distill','accumulate','trackers','fastai mixup'
 
 class Break(Callback):
     "Stop after a batch of the second epoch, or at its end"
-    order = 99
+    order = 1001
     def __init__(self, at): self.n = dict(first=0, middle=2, last=5, end=None)[at]
     def after_batch(self):
         if self.training and (self.epoch,self.iter)==(1,self.n): raise KeyboardInterrupt
@@ -407,3 +407,34 @@ def exact():
 def test_parity_on_cuda(photos, teacher, tmp_path, wholes, exact, at, workers, half, kind):
     wholes = {}   # those of a CPU have other bits
     check_parity(photos, teacher, tmp_path, wholes, at, workers, half, kind, 'cuda')
+
+class Counts(Callback):
+    "A hook of a user's that acts late, and that the bits depend on"
+    order,n = 70,0
+    def after_batch(self): self.n += self.training
+    def after_backward(self):
+        for p in self.model.parameters(): p.grad *= 1+self.n/100
+    def state_dict(self): return dict(n=self.n)
+    def load_state_dict(self, o): self.n = o['n']
+
+def test_a_late_hook_goes_on(photos, teacher, tmp_path):
+    "A save within an epoch has what hooks of any order made of its batch"
+    def run(path, *cbs): return parity_run(photos, teacher, tmp_path/path, 'plain', 0, False, [hook := Counts(), *cbs]),hook
+    whole,a = run('whole')
+    with pytest.raises(KeyboardInterrupt): run('run', Break('middle'))
+    again,b = run('run')
+    assert a.n==b.n==18 and same(dict(again.model.state_dict()), dict(whole.model.state_dict()))
+
+def test_what_a_kill_leaves_of_a_beginning(mixed, tmp_path):
+    "An empty status.json is no run; one that was removed beside a run's files is told"
+    argv,out = [*mixed, '--workers', 0, '--out', tmp_path/'run'],tmp_path/'run'
+    out.mkdir()
+    (out/'status.json').touch()
+    p = start(argv, tmp_path/'log', slow=.05)
+    wait_for(p, tmp_path/'log', 'saved', 3)
+    p.kill(), p.join()
+    status = (out/'status.json').read_bytes()
+    (out/'status.json').unlink()
+    assert finish(argv, tmp_path/'log')==3 and 'no status.json' in Path(f"{tmp_path/'log'}.out").read_text() and list(out.glob('state-*'))
+    (out/'status.json').write_bytes(status)
+    assert finish(argv, tmp_path/'log')==0
