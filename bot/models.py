@@ -233,7 +233,7 @@ def check_run(
 
 # %% ../nbs/10_models.ipynb #a87d4ff1
 _kinds = dict(rung=str, but=list, reading=str, settings=dict, given=dict, changed=list, data=dict, normalized=dict, best=dict, resolved=dict, classes=list,
-    data_cfg=dict, n_train=int, n_valid=int, versions=dict, python=str, asked=dict, fingerprint=dict,
+    data_cfg=dict, n_train=int, n_valid=int, valid_hash=str, versions=dict, python=str, asked=dict, fingerprint=dict,
     path=(str,type(None)), images=(str,type(None)), command=str, check=list)
 _inner = dict(best=dict(by=(str,type(None)), better=(str,type(None))), data=dict(src=str, root=(str,type(None)), exclude=(str,type(None))),
     fingerprint=dict(n_train=int, n_valid=int, hash=str))

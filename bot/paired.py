@@ -36,6 +36,8 @@ def difference_words(
 )->str: # A sentence or two
     "How much better `b` is on the same images"
     if a.seen is None or b.seen is None: return f'{b.name} against {a.name}: not both runs kept their predictions'
+    ha,hb = (o.args.get('valid_hash') for o in (a,b))   # runs of before have none
+    if ha and hb and ha!=hb and set(map(str, a.seen.paths))==set(map(str, b.seen.paths)): return f'{b.name} against {a.name}: images of the same names are other files: there is no paired difference'
     try: x,y = same_images(a.seen, b.seen)
     except DataError as e: return f'{b.name} against {a.name}: {e}'
     d,lo,hi = (100*o for o in paired_difference(x, y))

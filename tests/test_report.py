@@ -111,6 +111,9 @@ def test_two_runs(images, tmp_path):
 def test_other_images_are_refused(images, tmp_path):
     a,b,c = make_run(tmp_path/'a', ['a','b'], 50, names(50), images),make_run(tmp_path/'b', ['a','b'], 40, names(50), images),make_run(tmp_path/'c', ['x','y'], 50, names(50), images)
     text = page(a, b, c, out=tmp_path/'all.html').text
+    for o,k in (a,'0'),(d := make_run(tmp_path/'d', ['a','b'], 50, names(50), images),'1'):
+        with open(o/'args.yaml', 'a') as f: f.write(f'\nvalid_hash: "{k*32}"\n')
+    assert 'images of the same names are other files' in page(a, d, out=tmp_path/'same.html').text
     assert '40 paths are in both, of 50 and 40' in text and 'the same paths have other labels' in text and 'points (95%' not in text
     with pytest.raises(UsageError, match='named twice'): report(a, tmp_path/'c/../a', out=tmp_path/'twice.html')
     assert not (tmp_path/'twice.html').exists()
