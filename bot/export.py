@@ -12,7 +12,7 @@ __all__ = ['tolerance', 'forms', 'probabilities', 'check_same', 'sample_files', 
            'export', 'free_folder', 'check_asked', 'model_card', 'named', 'fill_folder']
 
 # %% ../nbs/28_export.ipynb #5b91afb1
-import csv, json, math, sys, warnings
+import csv, json, math, os, sys, warnings
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
