@@ -14,11 +14,10 @@ __all__ = ['asked_rows', 'timed_plan', 'seeds_done', 'after_cell', 'ablate']
 import time
 from pathlib import Path
 from fastcore.meta import delegates
-from .core import Num, One, shown, UsageError
+from .core import check_place, Num, One, shown, UsageError
 from .ladder import default_rung, options, settings
 from .learner import pick_device
 from .args import asked_for, plain
-from .runs import check_writable
 from .grid import check_plan, default_seeds, file_rows, fix_plan, image_mark, ladder_rows, make_plan, one_out_rows, read_plan
 from .turns import grid_order, is_done, work_places, work_together
 from .verdict import Ablation, read_ablation, save_table
@@ -97,7 +96,7 @@ def ablate(
     kw = dict(budget=budget, sweep=sweep, as_paper=as_paper, **given)
     asked = asked_for(but=but, rows=[plain(r) for r in rows], seeds=seeds or (None if budget else default_seeds), **kw)
     path = Path(out or _new_name(src))
-    check_writable(path)
+    check_place(path)
     places = work_places(device, jobs)
     plan,lines = _planned(path, asked, src, rows, places, kw | dict(device=str(device), seeds=seeds, workers=workers), dry_run)
     print('\n'.join(lines), flush=True)

@@ -77,8 +77,7 @@ def fingerprint(
     src = bag_of(dls).get('src')
     if (look := getattr(src, 'look', None)) and fingerprint in look: return look[fingerprint]
     parts = {k:getattr(ds, 'items', None) or [len(ds)] for k,ds in dict(train=dls.train_ds, valid=dls.valid_ds).items()}
-    mark = items_hash(getattr(dls, 'vocab', ()), parts, src and getattr(src, 'path', ''), partial(file_size, source=src))
-    res = dict(n_train=len(dls.train_ds), n_valid=len(dls.valid_ds), hash=mark)
+    res = dict(n_train=len(dls.train_ds), n_valid=len(dls.valid_ds), hash=_hash_of(src, getattr(dls, 'vocab', ()), parts))
     if look is not None: look[fingerprint] = res
     return res
 
@@ -87,8 +86,11 @@ def valid_hash(
 )->str: # 32 hexadecimal digits
     "What tells one set of validation images from another, in whatever order"
     src,items = bag_of(dls).get('src'),getattr(dls.valid_ds, 'items', None) or [len(dls.valid_ds)]
-    return items_hash((), dict(valid=sorted(items, key=str)), src and getattr(src, 'path', ''), partial(file_size, source=src))
+    return _hash_of(src, (), dict(valid=sorted(items, key=str)))
 
+def _hash_of(src, classes, parts): return items_hash(classes, parts, src and getattr(src, 'path', ''), partial(file_size, source=src))
+
+# %% ../nbs/21_args.ipynb #cec347d3
 def check_fingerprint(
     args:dict, # What `args.yaml` holds
     dls:DataLoaders # Of today

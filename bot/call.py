@@ -36,7 +36,8 @@ def opts_of(
 )->dict: # Docment, annotation and default by parameter
     "What the command line may set"
     own,names = docments(f, full=True),signature(f).parameters
-    said = own | {k:v for g in (options,settings) for k,v in docments(g, full=True).items() if k in names and k in signature(g).parameters and own[k].docment is None}
+    docs = {k:v for g in (options,settings) for k,v in docments(g, full=True).items() if k in signature(g).parameters}
+    said = own | {k:v for k,v in docs.items() if k in names and own[k].docment is None}
     return {k:said[k] for k,p in names.items() if p.kind is not p.VAR_KEYWORD and (not isinstance(said[k].anno, type) or said[k].anno in plain_types)}
 
 def is_word(

@@ -37,13 +37,12 @@ def result(
 )->str: # A few lines
     "What a run reached, and the Python that uses it"
     from bot.runs import dropped
-    from bot.judge import wilson
+    from bot.judge import accuracy_words
     gone,lost,accs = len(dropped(learn.dls.train)),len(dropped(learn.dls.valid)),[o['accuracy'] for o in learn.run_folder.rows]
     n = len(learn.dls.valid_ds)-lost
     k,best = round(accs[-1]*n),max(range(len(accs)), key=accs.__getitem__)
-    lo,hi = wilson(k, n)
-    of = f'{k:,} of {n:,} validation images' + (f', {lost:,} unreadable' if lost else '')
-    return '\n'.join([f'accuracy {k/n:.2%} (95% interval {lo:.2%} to {hi:.2%}: {of}), best {accs[best]:.2%} after epoch {best+1}',
+    words = accuracy_words(k, n, 'validation images' + (f', {lost:,} unreadable' if lost else ''))
+    return '\n'.join([f'{words}, best {accs[best]:.2%} after epoch {best+1}',
         *([f'unreadable among the training images: {gone:,}, see {run}/unreadable.csv'] if gone else []),
         *next_words(run, learn.dls.valid_ds.items[0][0])])
 
@@ -76,7 +75,8 @@ def train(
 ): # The trained `Learner`; `None` if the run was finished before
     "Train an image classifier with the tricks of a rung, and keep the run in a folder; the same command goes on with a run that was stopped"
     from fastai.torch_core import set_seed
-    from bot import learner, precision, reported, runs   # a run that ends leaves its report
+    from bot import learner, precision, runs
+    import_module('bot.reported')   # a run that ends leaves its report
     from bot.args import command_of, plain
     o,changes,asked = _wanted(given, rung=rung, but=but, as_paper=as_paper, deterministic=deterministic)
     out,args = runs.place(out, asked, fresh)

@@ -200,13 +200,14 @@ def write_atomic(
 
 # %% ../nbs/00_core.ipynb #b79f7b08
 def check_place(
-    path:Path # A file or folder that will be made
+    path:Path, # A folder that will be made, or written to
+    what:str='' # What it is called
 )->Path: # The same
     "Refuse, before the work is done, a place that nothing can be written to"
     here = next(o for o in (Path(path).absolute(), *Path(path).absolute().parents) if o.exists())
     try:
-        with tempfile.TemporaryFile(dir=here if here.is_dir() else here.parent): pass
-    except OSError as e: raise UsageError(f"Cannot write to '{shown(path)}': {e.strerror}; name another place with --out") from e
+        with tempfile.TemporaryFile(dir=here): pass
+    except OSError as e: raise UsageError(f"Cannot write to {what}'{shown(path)}': {e.strerror}; name another place with --out") from e
     return path
 
 # %% ../nbs/00_core.ipynb #c9ee25fe

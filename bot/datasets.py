@@ -93,7 +93,7 @@ def unpack(
                 size += max(n, 0)
                 if size>max_unpacked or i>=max_members:
                     raise DataError(f"Archive '{shown(archive)}' unpacks to more than {max_unpacked>>30} GiB or {max_members:,} files: nothing was unpacked; if you trust it, unpack it and name the folder")
-            f.extractall(path, **({} if zipped else dict(filter='data')))
+            f.extractall(path, **(dict(filter='data') if not zipped and hasattr(tarfile, 'data_filter') else {}))   # Python 3.10.12, 3.11.4; `check_member` asks for the same
     except DataError: raise
     except Exception as e:   # zlib, lzma, struct: no kind in common
         more = '' if getattr(e, 'errno', None) else '; remove it, and it is downloaded anew'   # not where the disk is to blame

@@ -12,7 +12,7 @@ __all__ = ['Labelled', 'labelled_images', 'own_source', 'met', 'run_epochs', 'ca
            'as_predictions', 'metric_lines', 'class_lines']
 
 # %% ../nbs/27_evaluate.ipynb #e56c53c3
-import csv, json, os
+import json, os
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, torch
@@ -25,7 +25,7 @@ from .links import check_same_images, followed, items_hash
 from .sources import find_source, read_table, Source, table_rows
 from .resnet import check_size
 from .predictions import judged, prediction_rows
-from .judge import accuracy_words, judge, Predictions
+from .judge import accuracy_words, best_row, epoch_rows, judge, Predictions
 from .predict import answers, counted, open_model, Views
 
 # %% ../nbs/27_evaluate.ipynb #cbc73d29
@@ -108,12 +108,8 @@ def run_epochs(
     args:dict # What `args.yaml` holds
 )->tuple: # Number of the best epoch and of the last, from 1; zeros where the run does not say
     "Which epoch the best weights are of, and how many there were"
-    try:
-        with open(Path(run)/'metrics.csv', newline='') as f: rows = list(csv.DictReader(f))
-        by,better = args['best']['by'],args['best']['better']
-        vals = [float(o[by] or 'nan')*(-1 if better=='lower' else 1) for o in rows]
-    except (OSError,KeyError,TypeError,ValueError): return 0,0
-    return (int(np.nanargmax(vals))+1 if not all(map(np.isnan, vals)) else len(rows)),len(rows)
+    rows = epoch_rows(Path(run)/'metrics.csv')
+    return (best_row(rows, **(args.get('best') or {}))+1 if rows else 0),len(rows)
 
 def cautions(
     seen:dict, # Of `met`

@@ -12,7 +12,7 @@ __all__ = ['tolerance', 'forms', 'probabilities', 'check_same', 'sample_files', 
            'export', 'free_folder', 'check_asked', 'model_card', 'named', 'fill_folder']
 
 # %% ../nbs/28_export.ipynb #5b91afb1
-import csv, json, math, os, sys, warnings
+import json, math, os, sys, warnings
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -25,6 +25,7 @@ from .resnet import evaluating, our_names
 from .weights import first_line, import_timm, is_weight_file, timm_name, weights_name
 from .models import read_run
 from .exported import file_sum, load_exported, takes, write_exported
+from .judge import best_row, epoch_rows
 from .forms import ask_onnx, ask_pt2, ask_timm, import_onnx, Prepared, timm_arch, write_onnx, write_pt2, write_timm
 
 # %% ../nbs/28_export.ipynb #18eab546
@@ -62,11 +63,8 @@ def sample_files(
         files = [path] if path.is_file() else sorted(o for o in path.rglob('*') if o.is_file())
         if not files: raise DataError(f"No images in '{shown(path)}': name a folder that has some")
         return files
-    from bot.sources import find_source
-    d = args['data']
-    try:
-        if not args.get('path'): raise DataError(f"they came from {shown(d.get('src'))}")
-        return [o[0] for o in find_source(args['path'], d.get('valid_pct', .2), d.get('split_seed', 0), d.get('root'), d.get('exclude')).valid]
+    from bot.evaluate import own_source   # which imports fastai; an exported model is read without
+    try: return [o[0] for o in own_source(args, False).valid]
     except BotError as e:
         raise DataError(f"The run's images are needed to check what is exported, and cannot be read: {first_line(e)}\nGive some others: --images FOLDER (images=)") from e
 
@@ -90,12 +88,10 @@ def reached(
     which:str='best' # 'best' or 'last' weights
 )->dict: # Empty, if it is not known
     "Epoch and value by which the weights were chosen"
-    by,f = args.get('best', {}).get('by'),Path(path)/'metrics.csv'
-    rows = [o for o in csv.DictReader(f.read_text().splitlines()) if o.get(by)] if by and f.is_file() else []
-    if not rows: return {}
-    val = lambda o: float(o[by])*(-1 if args['best'].get('better')=='lower' else 1)
-    row = rows[-1] if which=='last' else max((o for o in rows if val(o)==val(o)), key=val, default=rows[-1])
-    return {'epoch':int(row['epoch'])+1, by:float(row[by]), 'n_valid':args.get('n_valid')}
+    rows,best = epoch_rows(Path(path)/'metrics.csv'),args.get('best') or {}
+    if not rows or best.get('by') not in rows[0]: return {}
+    i = best_row(rows, **best) if which=='best' else len(rows)-1
+    return {'epoch':i+1, best['by']:rows[i][best['by']], 'n_valid':args.get('n_valid')}
 
 def started_from(
     args:dict # What `args.yaml` holds

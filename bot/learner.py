@@ -28,7 +28,7 @@ from fastai.learner import Learner
 from fastai.metrics import accuracy
 from fastai.torch_core import default_device
 from .core import html_table, in_words, UsageError
-from .ladder import check_settings, default_rung, drop_epochs, fit_size, fit_to, ladder, recipe, Recipe, setting, settings, tricks_of, unused
+from .ladder import check_settings, default_rung, drop_epochs, fit_size, fit_to, ladder, Recipe, recipe, setting, settings, tricks_of, unused
 from .ladder import warmup_epochs
 from .block import bag_of, BagCrop, BagNormalize, norm_stats, set_norm
 from .init import inits, zero_gamma

@@ -2,7 +2,6 @@
 import csv, multiprocessing, os, random, signal, sys, time
 from pathlib import Path
 import numpy as np, pytest, yaml
-from PIL import Image
 from bot.chance import decided, looks_for
 from bot.cli import main_of
 from bot.files import read_status
@@ -10,6 +9,7 @@ from bot.grid import fix_plan, ladder_rows, make_plan, read_plan
 from bot.judge import mcnemar
 from bot.turns import cell_path, grid_order, is_done, work
 from bot.verdict import read_ablation, save_table
+from pictures import lay_colors
 from ablation_job import worker
 
 root = Path(__file__).parents[1]
@@ -60,15 +60,7 @@ def test_the_kept_simulation_holds():
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory):
     "48 training, 18 validation and 12 test images of three classes"
-    path,rng = tmp_path_factory.mktemp('photos'),np.random.default_rng(0)
-    for part,n in dict(train=16, valid=6, test=4).items():
-        for k,c in enumerate('abc'):
-            (path/part/c).mkdir(parents=True)
-            for i in range(n):
-                x = rng.integers(0, 200, (40,40,3))
-                x[..., k] += 50
-                Image.fromarray(x.astype(np.uint8)).save(path/part/c/f'{i}.png')
-    return path
+    return lay_colors(tmp_path_factory.mktemp('photos'), 200, 50, train=16, valid=6, test=4)
 
 tiny = dict(device='cpu', widen=.0625, size=32, bs=16)
 words = '--device cpu --widen .0625 --size 32 --bs 16 --jobs 1 --workers 0'.split()

@@ -2,27 +2,18 @@
 import csv, json, re, signal, subprocess, sys
 from functools import partial
 from pathlib import Path
-import numpy as np, pytest, yaml
-from PIL import Image
+import pytest, yaml
 from bot.cli import main, parser, rung_values, train
 from bot.ladder import recipe
+from pictures import lay_shades, shade
 
 code = 'import sys; from bot.cli import main; sys.exit(main())'
 tiny = ['--arch', 'xresnet18d', '--widen', '.0625', '--size', '32', '--bs', '8', '--workers', '0', '--device', 'cpu']
 
 def shell(*args, cwd, **kw): return subprocess.run([sys.executable, '-c', code, *map(str, args)], cwd=cwd, capture_output=True, text=True, **kw)
 
-def picture(y, i): return Image.fromarray(np.random.RandomState(i).randint(0, 90, (40,48,3)).astype(np.uint8) + np.uint8(120*y))
-
 @pytest.fixture(scope='session')
-def images(tmp_path_factory):
-    "Dark and bright noise: `train|test/<class>/*.jpg`"
-    root = tmp_path_factory.mktemp('images')
-    for part,n in dict(train=16, test=6).items():
-        for y,c in enumerate(('dark', 'light')):
-            (root/part/c).mkdir(parents=True)
-            for i in range(n): picture(y, i+100*len(part)).save(root/part/c/f'{i}.jpg')
-    return root
+def images(tmp_path_factory): return lay_shades(tmp_path_factory.mktemp('images'))
 
 def run(capsys, *args):
     capsys.readouterr()
@@ -126,7 +117,7 @@ def test_bad_values(k, images, tmp_path, capsys, monkeypatch):
 def folders(root, **counts):
     for c,n in counts.items():
         (root/c).mkdir(parents=True)
-        for i in range(n): picture(0, i).save(root/c/f'{i}.png')
+        for i in range(n): shade(0, i).save(root/c/f'{i}.png')
     return root
 
 def test_bad_folders(tmp_path, capsys, monkeypatch):

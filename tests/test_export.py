@@ -1,6 +1,5 @@
 "A model that was handed on: each form answers as the run does, what does not is refused and leaves nothing, and the pages' service is started and asked"
 import json, os, re, shutil, signal, socket, subprocess, sys, time, zipfile
-from functools import partial
 from pathlib import Path
 import numpy as np, pytest, torch
 from fastcore.nbio import read_nb
@@ -65,25 +64,26 @@ def floats(x): return batch_input(x, make_xresnet('xresnet18d').data_cfg)   # di
 def session(path): return runtime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
 def by_onnx(path, x): return torch.from_numpy(session(path).run(None, dict(image=x.numpy()))[0])
 
-answers = dict(
-    exported=lambda s,p,x: load_exported(s)(floats(x)).softmax(1),
-    onnx=lambda s,p,x: by_onnx(s/'model.onnx', floats(x)).softmax(1),
-    onnx_bytes=lambda s,p,x: by_onnx(p/'model.onnx', x.permute(0,2,3,1).contiguous()),
-    pt2=lambda s,p,x: torch.export.load(s/'model.pt2').module()(floats(x)).softmax(1),
-    pt2_bytes=lambda s,p,x: torch.export.load(p/'model.pt2').module()(x.permute(0,2,3,1)),
-    timm=lambda s,p,x: import_timm().create_model(f'local-dir:{s/"timm"}', pretrained=True).eval()(floats(x)).softmax(1))
+def via_exported(s, p, x): return load_exported(s)(floats(x)).softmax(1)
+def via_onnx(s, p, x): return by_onnx(s/'model.onnx', floats(x)).softmax(1)
+def via_onnx_bytes(s, p, x): return by_onnx(p/'model.onnx', x.permute(0,2,3,1).contiguous())
+def via_pt2(s, p, x): return torch.export.load(s/'model.pt2').module()(floats(x)).softmax(1)
+def via_pt2_bytes(s, p, x): return torch.export.load(p/'model.pt2').module()(x.permute(0,2,3,1))
+def via_timm(s, p, x): return import_timm().create_model(f'local-dir:{s/"timm"}', pretrained=True).eval()(floats(x)).softmax(1)
 
-@pytest.mark.parametrize('k', answers)
-def test_all_forms_agree(served, prepared, want, x, k):
+ways = [via_exported, via_onnx, via_onnx_bytes, via_pt2, via_pt2_bytes, via_timm]
+
+@pytest.mark.parametrize('ask', ways)
+def test_all_forms_agree(served, prepared, want, x, ask):
     "On 100 real images; the answers with the classes shuffled, and those to other images, do not"
-    with torch.no_grad(): p = answers[k](served, prepared, x)
+    with torch.no_grad(): p = ask(served, prepared, x)
     assert len(p)==100 and want.max()>.3 and (p-want).abs().max()<tolerance
     for other in want.roll(1, 1), want.roll(1, 0): assert (p-other).abs().max()>100*tolerance
 
 @pytest.mark.parametrize('n', [1, 2, 33])
 def test_any_number_of_images(served, prepared, want, x, n):
-    for k,f in answers.items():
-        with torch.no_grad(): assert (f(served, prepared, x[:n])-want[:n]).abs().max()<tolerance, k
+    for f in ways:
+        with torch.no_grad(): assert (f(served, prepared, x[:n])-want[:n]).abs().max()<tolerance, f
 
 def test_what_the_folder_says(served, prepared, wide, small):
     card = json.loads((served/'model.json').read_text())
@@ -220,9 +220,11 @@ def test_without_the_extra(small, tmp_path, monkeypatch, lacks):
 
 def test_what_cannot_be_exported(small, tmp_path):
     (tmp_path/'empty').mkdir(), (tmp_path/'full').mkdir(), (tmp_path/'full/a').touch()
-    for run,kwargs,kind,said in [(tmp_path/'none', {}, DataError, 'no run folder'), (tmp_path/'empty', {}, DataError, 'no run folder'), (small, dict(which='worst'), UsageError, 'worst'),
-            (small, dict(timm=True), UsageError, 'widen=0.0625'), (small, dict(out=tmp_path/'full'), UsageError, 'not empty'), (small, dict(out=tmp_path/'full/a'), UsageError, 'not empty'),
-            (small, dict(images=tmp_path/'empty'), DataError, 'No images'), (small, dict(images=tmp_path/'full'), DataError, 'images=')]:
+    full = tmp_path/'full'
+    bad = [(tmp_path/'none', {}, DataError, 'no run folder'), (tmp_path/'empty', {}, DataError, 'no run folder'), (small, dict(which='worst'), UsageError, 'worst')]
+    bad += [(small, kw, UsageError, said) for kw,said in ((dict(timm=True), 'widen=0.0625'), (dict(out=full), 'not empty'), (dict(out=full/'a'), 'not empty'))]
+    bad += [(small, dict(images=o), DataError, said) for o,said in ((tmp_path/'empty', 'No images'), (full, 'images='))]
+    for run,kwargs,kind,said in bad:
         with pytest.raises(kind, match=said): export(run, **(dict(out=tmp_path/'out') | kwargs))
     begun = tmp_path/'begun'
     begun.mkdir(), shutil.copy(small/'args.yaml', begun), (begun/'status.json').write_text('{"state": "running", "epochs": 0}')
@@ -265,10 +267,11 @@ def test_weights_of_last_and_best(few, tmp_path):
 def good(small): return export(small, small.parent/'good')
 
 nan = float('nan')
+odd_cfg = [dict(mean=o) for o in (['a']*3, [1.], [nan]*3)] + [dict(size=o) for o in (1e9, 'x', 0)]
+odd_cfg += [dict(std=[0.]*3), dict(scale=0), dict(interpolation='lanczos7'), dict(mean=[1.]*4, std=[1.]*4)]
 odd = dict(arch=[7, None, ['a'], 'no_such', 'xresnet18d\x1b[2J', {}, 'xresnet34d', 'xresnet18b', 'local-dir:.', 'hf-hub:a/b'], widen=[1000, 1e30, -1, 0, 'wide', [1], nan, None, True, 10**400],
     classes=[7, [], None, [{}], [[1]], {'a':1}, [nan, 1.], [True, 'a'], ['a', 1], ['a']*10, [None, 'a'], ['a','b']], rung=[7, None, ['mixup']], but=[7, None, 'x'], reading=['mine', 7, [], None],
-    data_cfg=[7, [], None, 'x', *(dict(mean=[1.]*3, std=[1.]*3) | o for o in (dict(mean=['a']*3), dict(std=[0.]*3), dict(mean=[1.]), dict(size=1e9), dict(size='x'), dict(size=0), dict(scale=0),
-        dict(mean=[nan]*3), dict(interpolation='lanczos7'), dict(mean=[1.]*4, std=[1.]*4)))],
+    data_cfg=[7, [], None, 'x', *(dict(mean=[1.]*3, std=[1.]*3) | o for o in odd_cfg)],
     files=[7, [], None, {}, {'model.safetensors': 7}, {'model.safetensors': {}}, {'model.safetensors': dict(size='x', crc32=1)}])
 
 def refused(f, *args):

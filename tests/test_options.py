@@ -2,7 +2,6 @@
 import os, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest, safetensors.torch as safetensors, torch, torch.nn.functional as F
-from PIL import Image
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn, tensor
 from fastai.callback.core import Callback
@@ -21,20 +20,13 @@ from bot.models import read_args
 from bot.resnet import macs
 from bot.resume import recorded
 from bot.runs import load_run
+from pictures import lay_colors
 from test_resume import assert_same_run, Break, same
 
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory):
     "Training images 48, 32 and 16 of three classes, and 8 of each for validation"
-    path,rng = tmp_path_factory.mktemp('uneven'),np.random.default_rng(0)
-    for part,ns in dict(train=(48,32,16), valid=(8,8,8)).items():
-        for k,(c,n) in enumerate(zip('abc', ns)):
-            (path/part/c).mkdir(parents=True)
-            for i in range(n):
-                x = rng.integers(0, 120, (40,40,3))
-                x[..., k] += 100
-                Image.fromarray(x.astype(np.uint8)).save(path/part/c/f'{i}.png')
-    return path
+    return lay_colors(tmp_path_factory.mktemp('uneven'), train=(48,32,16), valid=8)
 
 def plain_net(num_classes=3, in_chans=3):
     "Without batch norm"

@@ -13,18 +13,10 @@ from bot.judge import wilson
 from bot.models import xresnet18d
 from bot.predict import image_files, open_model, predict, predict_to, Views
 from bot.weights import timm_cfg
-
-def picture(y, i): return Image.fromarray(np.random.RandomState(i).randint(0, 90, (40,48,3)).astype(np.uint8) + np.uint8(120*y))
+from pictures import lay_shades, shade
 
 @pytest.fixture(scope='session')
-def images(tmp_path_factory):
-    "Dark and bright noise: `train|test/<class>/*.jpg`"
-    root = tmp_path_factory.mktemp('images')
-    for part,n in dict(train=16, test=6).items():
-        for y,c in enumerate(('dark', 'light')):
-            (root/part/c).mkdir(parents=True)
-            for i in range(n): picture(y, i+100*len(part)).save(root/part/c/f'{i}.jpg')
-    return root
+def images(tmp_path_factory): return lay_shades(tmp_path_factory.mktemp('images'))
 
 def trained(images, out, **kwargs):
     "A run of two epochs"
@@ -72,7 +64,7 @@ def test_order_is_kept_and_bad_images_are_rows(run, tmp_path, workers):
     files = []
     for i in range(150):
         files.append(tmp_path/f'{i*7%150:03d}.png')
-        if i%11: picture(i%2, i).save(files[-1])
+        if i%11: shade(i%2, i).save(files[-1])
         elif i: files[-1].write_bytes(b'\x89PNG nothing' if i%2 else b'')
     rows = list(predict(run, files, workers=workers, device='cpu'))
     assert [o['path'] for o in rows]==[str(f) for f in files]
@@ -82,7 +74,7 @@ def test_order_is_kept_and_bad_images_are_rows(run, tmp_path, workers):
     for a,i in zip(alone, (1, 70, 149)): assert a | dict(probability=0)==rows[i] | dict(probability=0) and abs(a['probability']-rows[i]['probability'])<2e-6
 
 def test_spawned_workers(run, tmp_path):
-    for i in range(3): picture(1, i).save(tmp_path/f'{i}.png')
+    for i in range(3): shade(1, i).save(tmp_path/f'{i}.png')
     script = tmp_path/'s.py'
     script.write_text(f"import multiprocessing\nfrom bot.predict import predict\nif __name__=='__main__':\n    multiprocessing.set_start_method('spawn')\n"
         f"    print([o['error'] for o in predict({str(run)!r}, {str(tmp_path)!r}, workers=2, device='cpu')])\n")
@@ -96,7 +88,7 @@ def test_a_process_needs_no_fastai(run, images):
 @pytest.mark.parametrize('end', [b'\n', b'\r\n', b'\0'])
 def test_a_list_on_standard_input(run, images, tmp_path, end):
     odd = tmp_path/('a b\n.jpg' if end==b'\0' else 'a, b.jpg')
-    picture(0, 1).save(odd)
+    shade(0, 1).save(odd)
     out = process(ask, run, '-', input=end.join([os.fsencode(odd), b'none.jpg', b'']))
     assert [(o['path'],o['error']) for o in table(out.stdout.decode())]==[(str(odd),''), ('none.jpg','No such file or directory')]
     assert out.returncode==0 and b'1 of 2 images could not be read' in out.stderr and b'Traceback' not in out.stderr
@@ -128,7 +120,7 @@ def test_nobody_reads_any_more(run, images):
 def test_a_spreadsheet_runs_nothing(tmp_path):
     classes = ['=cmd()', '+1+1', '@SUM(A1)', '-2+3', '\tx', 'plain, "quoted"', '-7']
     r,f = made(tmp_path/'run', classes),tmp_path/'a.png'
-    picture(1, 0).save(f)
+    shade(1, 0).save(f)
     assert predict_to(r, [f], top=9, out=tmp_path/'o.csv', device='cpu')==0
     row, = table((tmp_path/'o.csv').read_text())
     cells = {row[k] for k in row if k.startswith('class')}

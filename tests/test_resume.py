@@ -2,9 +2,8 @@
 import csv, multiprocessing, os, random, resource, shutil, signal, time
 from itertools import product
 from pathlib import Path
-import numpy as np, pytest, torch
+import pytest, torch
 import safetensors.torch as safetensors
-from PIL import Image
 from fastai.callback.core import Callback
 from fastai.callback.mixup import MixUp
 from fastai.callback.progress import CSVLogger
@@ -21,6 +20,7 @@ from bot.precision import be_deterministic
 from bot.resume import recorded, RunFolder
 from bot.runs import load_run
 from bot.state import read_state
+from pictures import lay_colors
 from resume_job import command
 
 ctx = multiprocessing.get_context('forkserver')
@@ -29,15 +29,7 @@ ctx.set_forkserver_preload(['bot.all', 'bot.cli', 'resume_job'])
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory):
     "96 training and 24 validation images of three classes"
-    path,rng = tmp_path_factory.mktemp('photos'),np.random.default_rng(0)
-    for part,n in (('train',32), ('valid',8)):
-        for k,c in enumerate('abc'):
-            (path/part/c).mkdir(parents=True)
-            for i in range(n):
-                x = rng.integers(0, 120, (40,40,3))
-                x[..., k] += 100
-                Image.fromarray(x.astype(np.uint8)).save(path/part/c/f'{i}.png')
-    return path
+    return lay_colors(tmp_path_factory.mktemp('photos'), train=32, valid=8)
 
 small = '--arch xresnet18d --widen 0.0625 --size 32 --bs 16 --epochs 3 --seed 3 --device cpu --pca 1'.split()
 

@@ -435,7 +435,8 @@ def test_a_table_and_its_root_at_a_prompt(tmp_path, monkeypatch, capsys):
     rc,out = main(['lists/a.csv', '--root', 'images', '--valid-pct', '.5', '--out', 'out', *tiny]),capsys.readouterr()
     assert rc==0 and '8 training and 8 validation images' in out.out, out.err
     args = yaml.safe_load(Path('out/args.yaml').read_text())
-    assert (args['data']['root'], args['data']['valid_pct'])==('images', .5) and "root='images'" in args['python'] and 'valid_pct=0.5' in args['python']
+    root = str(tmp_path/'images')   # wherever the run is read from
+    assert (args['data']['root'], args['data']['valid_pct'])==(root, .5) and f'root={root!r}' in args['python'] and 'valid_pct=0.5' in args['python']
 
 # Folders and files that are no use
 def test_links_in_a_ring(tmp_path):
@@ -490,6 +491,15 @@ def test_an_archive_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, 'max_members', 2)
     unpack(tmp_path/'b.tgz', tmp_path/'to')
     assert len(list((tmp_path/'to').iterdir()))==2
+
+def test_an_archive_on_an_older_python(tmp_path, monkeypatch):
+    "Before 3.10.12 and 3.11.4 `tarfile` had no filters"
+    old = tarfile.TarFile.extractall
+    monkeypatch.delattr(tarfile, 'data_filter')
+    monkeypatch.setattr(tarfile.TarFile, 'extractall', lambda self, path='.', members=None, *, numeric_owner=False: old(self, path, members, numeric_owner=numeric_owner))
+    bomb(tmp_path/'a.tgz', [5000]), (tmp_path/'to').mkdir()
+    unpack(tmp_path/'a.tgz', tmp_path/'to')
+    assert [o.stat().st_size for o in (tmp_path/'to').iterdir()]==[5000]
 
 def damaged(tmp_path):
     "Archives that are none, or damaged"
