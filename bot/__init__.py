@@ -25,6 +25,7 @@ Modules:
 - `bot.folders`: Folders of images: what is in them, which folders are classes, and which part validates
 - `bot.formats`: What the bytes of an image file say, and the pixels that they stand for
 - `bot.forms`: A network as ONNX, as `torch.export` has it, and as a folder for timm
+- `bot.freezing`: A hook that lets the head learn alone at first, and rates that fall from head to stem
 - `bot.guards`: The order in which hooks act in a step, and two hooks that stop a run before it is wasted
 - `bot.images`: An image that is not decoded yet: decoded as far as a crop needs, the right way up
 - `bot.init`: How the weights of a network start: Xavier, MSRA and Kaiming, and residual blocks that start by passing on their input
@@ -45,6 +46,8 @@ Modules:
 - `bot.precision`: Hooks that compute in 16 bits, and lay out images channels last
 - `bot.predict`: A trained model asked about images: files, folders or a list, in, a table out, without fastai
 - `bot.predictions`: The likeliest classes of each image and the loss, as the rows of `predictions.csv`
+- `bot.prepared`: Loaders that prepare images as a model with weights expects
+- `bot.published`: Which model a tag or a file means, what its weights know already, and whose they are
 - `bot.report`: The page of a run: how good it is and how sure that is, what it mistakes for what, with the pictures, and how it came about
 - `bot.reported`: Every run that is kept in a folder leaves its report there, and a learner shows it
 - `bot.resnet`: Four variants of ResNet at seven depths, all made by one class, and what they cost
@@ -54,6 +57,7 @@ Modules:
 - `bot.sources`: Images and their classes, from wherever they are
 - `bot.state`: The state of training as text and tensors, and what the model made of each validation image
 - `bot.test_utils`: A small learner, and hooks that keep or interrupt what happens in it: what several notebooks test with
+- `bot.tuned`: Which rung is meant where weights are asked for, and how long it runs on so many images
 - `bot.watch`: Loss curves while a model trains, and the batch that it is given
 - `bot.weights`: Weights of a model, from files and from timm, and back
 - `bot.workers`: Processes that read images: how they begin and end, and where it is said that one was killed"""

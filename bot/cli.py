@@ -9,8 +9,8 @@ Docs: https://OWNER.github.io/bot/cli.html.md"""
 
 # %% auto #0
 __all__ = ['eval_main', 'predict_main', 'export_main', 'report_main', 'status_main', 'verbs', 'plan', 'result', 'next_words',
-           'train', 'data_of', 'epoch_line', 'tell', 'follow', 'parser', 'rung_values', 'spelled_out', 'parse', 'main',
-           'check_images', 'check_main', 'told', 'verb', 'report_runs', 'status', 'main_of']
+           'train', 'data_of', 'epoch_line', 'tell', 'follow', 'parser', 'rung_values', 'spelled_out', 'weights_alone',
+           'parse', 'main', 'check_images', 'check_main', 'told', 'verb', 'report_runs', 'status', 'main_of']
 
 # %% ../nbs/30_cli.ipynb #a890963d
 import shlex, sys
@@ -19,7 +19,8 @@ from importlib import import_module
 from pathlib import Path
 from fastcore.meta import delegates
 from .core import DataError, nearest, shown, Switch, UsageError
-from .ladder import default_rung, options, recipe, settings, split_options
+from .ladder import options, recipe, settings, split_options
+from .tuned import usual_rung
 from .call import as_process, opts_of, Parser, parser_of, read_words, say, words_for
 
 # %% ../nbs/30_cli.ipynb #80720479
@@ -65,13 +66,14 @@ def next_words(
 @delegates(options, keep=True)
 def train(
     src:str='digits', # Folder with `train` and `valid` (or `val`, `test`), or a folder a class; a CSV; 'digits'
-    rung:str=default_rung, # Rung of the ladder: this trick and all before it
+    rung:str=None, # Rung of the ladder: this trick and all before it; unset, 'smooth', where weights are asked for 'finetune'
     but:str='', # Tricks to leave out, 'distill,fp16'
     as_paper:bool=False, # Keep the paper's values, however small the data or slow the device
     device:str=None, # 'cuda', 'cpu', ...; unset, the best there is
     out:str=None, # Folder of the run; unset, a new one under `runs/`; a run that is there goes on
     fresh:bool=False, # Leave the run in `out` alone, and begin another beside it
     deterministic:bool=False, # Only what gives the same bits each time, on a GPU too
+    head_only:bool=False, # Fit nothing but the head to weights, in one pass over the images: a linear probe
     **given
 ): # The trained `Learner`; `None` if the run was finished before
     "Train an image classifier with the tricks of a rung, and keep the run in a folder; the same command goes on with a run that was stopped"
@@ -79,6 +81,8 @@ def train(
     from bot import learner, precision, runs
     from bot.args import asked_for, command_of, plain
     o,changes = split_options(given)
+    if head_only and rung not in (None, 'probe'): raise UsageError(f'--head-only is a rung of its own: leave out --rung {rung}')
+    rung = rung or usual_rung(changes.get('pretrained'), head_only)
     asked = asked_for(rung=rung, but=but, as_paper=as_paper, deterministic=deterministic, **o, **changes)
     out,args = runs.place(out, asked, fresh)
     if args and runs.is_finished(out): return say(_finished_words(out))
@@ -172,8 +176,12 @@ def rung_values(
     "Values that the rung in `argv` gives, for the help"
     p = Parser(add_help=False, allow_abbrev=False)
     for k,o in opts_of(train).items():
-        if k in ('rung', 'but', 'reading'): p.add_argument(f'--{k}', default=o.default)
-    return recipe(**vars(p.parse_known_args(argv)[0]))
+        if k in ('rung', 'but', 'reading', 'pretrained'): p.add_argument(f'--{k}', default=None if k=='pretrained' else o.default)
+    p.add_argument('--head-only', '--head_only', action='store_true')
+    o = vars(p.parse_known_args(argv)[0])
+    asked,head = o.pop('pretrained'),o.pop('head_only')
+    rung = o.pop('rung') or usual_rung(asked, head and asked is not None)
+    return recipe(rung, **o) | dict(rung=rung)
 
 def spelled_out(
     argv:list # Words of the command line
@@ -182,11 +190,29 @@ def spelled_out(
     switches = [s for k,o in opts_of(train).items() if isinstance(o.anno, Switch) for s in (f'--{k}', f"--{k.replace('_', '-')}")]
     return [f'{o}=true' if o in switches and after.lower() not in Switch().words else o for o,after in zip(argv, [*argv[1:], ''])]
 
+def weights_alone(
+    argv:list # Words of the command line
+)->list: # Words of the command line
+    "`argv` with 'true' where `--pretrained` has no word that means weights after it: the word stays the source"
+    def lone(o, after): return o=='--pretrained' and (after=='' or after[0]=='-' or not _means_weights(after))
+    return [f'{o}=true' if lone(o, after) else o for o,after in zip(argv, [*argv[1:], ''])]
+
+def _means_weights(word):
+    if word.lower() in Switch().words: return True
+    from bot.published import means_weights
+    return means_weights(word)
+
 def parse(
     argv:list # Words of the command line
 )->dict: # Arguments for `train`, and `debug`
     "The call that `argv` asks for; `UsageError` where it asks for something that is not there"
-    return read_words(parser(rung_values(argv)), spelled_out(argv), opts_of(train))
+    words = spelled_out(argv)
+    alone = weights_alone(words)
+    p = parser(rung_values(alone))
+    try: return read_words(p, alone, opts_of(train))
+    except UsageError:
+        if alone==words or not p.parse_known_args(alone)[1]: raise
+        return read_words(p, words, opts_of(train))   # there is a source beside the word, so it is meant for weights
 
 # %% ../nbs/30_cli.ipynb #44220202
 def main(

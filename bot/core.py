@@ -9,9 +9,9 @@ Docs: https://OWNER.github.io/bot/core.html.md"""
 
 # %% auto #0
 __all__ = ['stop_signals', 'BotError', 'UsageError', 'DataError', 'WriteError', 'Terminated', 'HungUp', 'SavedOnRequest',
-           'end_state', 'exit_code', 'nearest', 'shown', 'Num', 'Nums', 'One', 'Switch', 'in_parts', 'write_atomic',
-           'write_once', 'within', 'check_member', 'state_sign', 'html_table', 'in_words', 'csv_text', 'help_text',
-           'add_help']
+           'end_state', 'exit_code', 'nearest', 'shown', 'Num', 'Nums', 'One', 'Switch', 'Either', 'in_parts',
+           'write_atomic', 'write_once', 'within', 'check_member', 'state_sign', 'html_table', 'in_words', 'csv_text',
+           'help_text', 'add_help']
 
 # %% ../nbs/00_core.ipynb #928f9c56
 import csv, io, os, shutil, sys, tempfile, zlib
@@ -155,6 +155,13 @@ class Switch(One):
     def __init__(self): super().__init__('true', 'yes', 'on', '1', 'false', 'no', 'off', '0')
     def __call__(self, v, name='value'): return self.words.index(super().__call__(_text(v).lower(), name))<4
     def __repr__(self): return 'Switch()'
+
+class Either(One):
+    "Yes or no, or a name"
+    def __init__(self): super().__init__(*Switch().words)
+    def __call__(self, v, name='value'): return Switch()(v, name) if _text(v).lower() in self.words else v
+    def __repr__(self): return 'Either()'
+    def __str__(self): return 'true, false or a name'
 
 # %% ../nbs/00_core.ipynb #f04de1af
 def in_parts(

@@ -178,7 +178,7 @@ def make_timm(
     model.data_cfg = timm_cfg(model.pretrained_cfg, full if published else None)
     if is_weight_file(pretrained):
         weights,meta = read_weights(pretrained, trust)
-        load_weights(model, weights, str(pretrained)).data_cfg = file_cfg(pretrained, weights, meta)
+        load_weights(model, weights, str(pretrained)).data_cfg = file_cfg(pretrained, weights, meta, own=model.pretrained_cfg)
     return model
 
 # %% ../nbs/10_models.ipynb #e311a1fb
