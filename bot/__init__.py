@@ -47,6 +47,7 @@ Modules:
 - `bot.predict`: A trained model asked about images: files, folders or a list, in, a table out, without fastai
 - `bot.predictions`: The likeliest classes of each image and the loss, as the rows of `predictions.csv`
 - `bot.prepared`: Loaders that prepare images as a model with weights expects
+- `bot.probe`: A head fitted to published weights by logistic regression, in one pass over the images
 - `bot.published`: Which model a tag or a file means, what its weights know already, and whose they are
 - `bot.report`: The page of a run: how good it is and how sure that is, what it mistakes for what, with the pictures, and how it came about
 - `bot.reported`: Every run that is kept in a folder leaves its report there, and a learner shows it

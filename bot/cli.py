@@ -78,7 +78,7 @@ def train(
 ): # The trained `Learner`; `None` if the run was finished before
     "Train an image classifier with the tricks of a rung, and keep the run in a folder; the same command goes on with a run that was stopped"
     from fastai.torch_core import set_seed
-    from bot import learner, precision, runs
+    from bot import learner, precision, probe, runs   # `probe` adds `fit_head`
     from bot.args import asked_for, command_of, plain
     o,changes = split_options(given)
     if head_only and rung not in (None, 'probe'): raise UsageError(f'--head-only is a rung of its own: leave out --rung {rung}')

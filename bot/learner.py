@@ -31,7 +31,7 @@ from fastai.torch_core import default_device
 from .core import html_table, in_words, UsageError
 from .ladder import check_settings, drop_epochs, fit_size, fit_to, ladder, recipe, Recipe, setting, settings, tricks_of, unused
 from .ladder import warmup_epochs
-from .tuned import fit_tuned, freeze_epochs, usual_rung
+from .tuned import fit_probe, fit_tuned, freeze_epochs, usual_rung
 from .block import bag_of, BagCrop, BagNormalize, norm_stats
 from .init import inits, zero_gamma
 from .resnet import check_size, macs, n_params, our_names
@@ -84,7 +84,7 @@ def fit_recipe(
     "`r` fitted to a source of images and a device"
     kind = torch.device(device).type
     r = settle_weights(r, kind!='cuda')
-    if not as_paper: r = fit_tuned(r, n_train)
+    r = fit_probe(r) if as_paper or r.rung=='probe' else fit_tuned(r, n_train)
     native = native_size(r['arch'])
     if native and (as_paper or fit_size(native, size)==native): r = r.adopt(f"{r['arch']} is made for it", size=native)
     own = {k:v for k,v in (own or {}).items() if k!='widen' or str(r['arch']).startswith('xresnet')}
@@ -265,7 +265,8 @@ def frozen_words(
 )->str: # Empty if all layers learn alike
     "How slowly the body learns"
     k,d = freeze_epochs(r, n),r['layer_decay']
-    still = f", the body frozen for {k} of them, norms with their statistics too" if k else ''
+    still = f", the body frozen for {k} of them and the statistics of its norms for all" if k else ''
+    if r.rung=='probe': return ', that of the head alone: a logistic regression, no schedule'
     return still+(f", rates times {d:g} from one group of layers to the one below" if d<1 and k<n else '')
 
 def run_card(
@@ -302,9 +303,10 @@ def fit_rung(self:Learner,
     "Train with the schedule of the learner's rung: its warmup and drops are the paper's shares of `n_epoch`"
     if not hasattr(self, 'recipe'): raise UsageError('This learner has no rung: make it with `bag_learner`, or use `fit_warmup_cos` or `fit_warmup_step`')
     r = self.recipe
+    if r.rung=='probe': return self.fit_head(cbs=cbs)
     n = r['epochs'] if n_epoch is None else setting('epochs')(n_epoch, 'n_epoch')
     if self.opt is None: self.create_opt()
     self.opt.set_hypers(mom=r['mom'], wd=r['wd'])   # an earlier fit may have left others
     if r['layer_decay']<1 and not isinstance(lr, (slice,list,tuple)): lr = group_rates(self.lr if lr is None else check_lr(lr), len(self.opt.param_lists), r['layer_decay'])
-    if k := freeze_epochs(r, n): cbs = [FrozenStart(k), *L(cbs)]
+    if (k := freeze_epochs(r, n)) or r['layer_decay']<1: cbs = [FrozenStart(k), *L(cbs)]
     self.fit_warmup(n, lr, r['sched'], warmup_epochs(r, n), drop_epochs(r, n), reading=r.reading, cbs=cbs, **kwargs)
