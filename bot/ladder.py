@@ -72,7 +72,7 @@ def _added(rows): return {k:v for o in rows for k,v in o.items()}
 def _upto(rung): return list(ladder)[:list(ladder).index(rung)+1]
 
 # %% ../nbs/01_ladder.ipynb #be96eecc
-_tuned = _added(ladder[o] for o in _upto(default_rung)) | dict(zero_gamma=False, epochs=40, warmup=2, freeze=4, layer_decay=.7, alpha=.2, min_scale=.35)
+_tuned = _added(ladder[o] for o in _upto(default_rung)) | dict(zero_gamma=False, epochs=40, warmup=2, freeze=4, layer_decay=.6, alpha=.2, min_scale=.35)
 _bare = dict(epochs=1, warmup=0, freeze=1, alpha=0., eps=0., min_scale=1., flip=0., jitter=0., pca=0.)
 
 ladders = dict(paper=ladder, more=Ladder(
