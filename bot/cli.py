@@ -81,9 +81,7 @@ def train(
     from bot import learner, precision, probe, runs   # `probe` adds `fit_head`
     from bot.args import asked_for, command_of, plain
     o,changes = split_options(given)
-    if head_only and rung not in (None, 'probe'): raise UsageError(f'--head-only is a rung of its own: leave out --rung {rung}')
-    rung = rung or usual_rung(changes.get('pretrained'), head_only)
-    asked = asked_for(rung=rung, but=but, as_paper=as_paper, deterministic=deterministic, **o, **changes)
+    asked = asked_for(rung=(rung := usual_rung(changes.get('pretrained'), head_only, rung)), but=but, as_paper=as_paper, deterministic=deterministic, **o, **changes)
     out,args = runs.place(out, asked, fresh)
     if args and runs.is_finished(out): return say(_finished_words(out))
     if deterministic: precision.be_deterministic()

@@ -17,12 +17,14 @@ from .ladder import default_rung, ladders, Recipe
 # %% ../nbs/01_tuned.ipynb #f4aab05f
 def usual_rung(
     pretrained=None, # What was asked for: a tag, a file, true
-    head_only:bool=False # Shall nothing but the head be fitted?
+    head_only:bool=False, # Shall nothing but the head be fitted?
+    rung:str=None # Named already
 )->str: # Name of a row
     "The rung of a run that names none"
     asked = pretrained not in (None, False)
     if head_only and not asked: raise UsageError('A head is fitted to what a model with weights sees, and none were asked for: add --pretrained (pretrained=True)')
-    return 'probe' if head_only else 'finetune' if asked else default_rung
+    if head_only and rung not in (None, 'probe'): raise UsageError(f'--head-only is a rung of its own, which fits nothing but the head: leave out --rung {rung}')
+    return rung or ('probe' if head_only else 'finetune' if asked else default_rung)
 
 # %% ../nbs/01_tuned.ipynb #03c30403
 tuned_views,tuned_rate = 30_000,.032   # images; of the head, for 256 images in a batch
