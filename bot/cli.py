@@ -78,7 +78,7 @@ def train(
 ): # The trained `Learner`; `None` if the run was finished before
     "Train an image classifier with the tricks of a rung, and keep the run in a folder; the same command goes on with a run that was stopped"
     from fastai.torch_core import set_seed
-    from bot import learner, precision, probe, runs   # `probe` adds `fit_head`
+    from bot import learner, precision, runs
     from bot.args import asked_for, command_of, plain
     o,changes = split_options(given)
     asked = asked_for(rung=(rung := usual_rung(changes.get('pretrained'), head_only, rung)), but=but, as_paper=as_paper, deterministic=deterministic, **o, **changes)
@@ -148,7 +148,9 @@ def follow(
     "Train, keep the run folder and show progress"
     from contextlib import nullcontext
     from bot.cases import quick_check
+    from bot.probe import check_head
     from bot.resume import handled, recorded
+    if learn.recipe.rung=='probe': check_head(learn.model)
     verdict = quick_check(learn.dls.bag['src'])
     say('\n'.join([plan(learn, run), *(f'check   {o}' for o in verdict)]))
     with recorded(learn, run, tell, save_minutes, check=verdict, **extra), learn.no_logging(), nullcontext() if sys.stdout.isatty() else learn.no_bar():
@@ -188,6 +190,7 @@ def spelled_out(
     switches = [s for k,o in opts_of(train).items() if isinstance(o.anno, Switch) for s in (f'--{k}', f"--{k.replace('_', '-')}")]
     return [f'{o}=true' if o in switches and after.lower() not in Switch().words else o for o,after in zip(argv, [*argv[1:], ''])]
 
+# %% ../nbs/30_cli.ipynb #1f94cd6a
 def weights_alone(
     argv:list # Words of the command line
 )->list: # Words of the command line

@@ -150,6 +150,7 @@ class One:
     def __repr__(self): return f"One({', '.join(map(repr, self.words))})"
     def __str__(self): return ' or '.join(self.words)
 
+# %% ../nbs/00_core.ipynb #9a71ccce
 class Switch(One):
     "Yes or no"
     def __init__(self): super().__init__('true', 'yes', 'on', '1', 'false', 'no', 'off', '0')

@@ -269,6 +269,7 @@ def frozen_words(
     if r.rung=='probe': return ', that of the head alone: a logistic regression, no schedule'
     return still+(f", rates times {d:g} from one group of layers to the one below" if d<1 and k<n else '')
 
+# %% ../nbs/20_learner.ipynb #8f39c834
 def run_card(
     learn:Learner # A learner that `bag_learner` made
 )->dict: # Heading -> text

@@ -35,7 +35,7 @@ def set_record(
     res,old = set_norm(dl, *([o*(255/cfg['scale']) for o in cfg[k]] for k in ('mean', 'std'))),crop_of(dl)
     if old is None: return res
     new = copy(old)
-    new.own = {k:cfg[k] for k in record_keys}
+    new.own = {k:cfg[k] for k in record_keys if k in cfg}
     res.after_item = Pipeline([new if o is old else o for o in dl.after_item.fs])
     return res
 
@@ -47,7 +47,7 @@ def dls_for(
     "`dls` as the weights of `model` expect images"
     cfg,crop = input_cfg(model, reading),crop_of(dls.valid)
     pairs = zip(norm_stats(dls), (cfg['mean'],cfg['std'])) if cfg.get('weights') else ()
-    other = {k:cfg[k] for k in record_keys if crop.cfg()[k]!=cfg[k]} if crop and cfg.get('weights') else {}
+    other = {k:cfg[k] for k in record_keys if k in cfg and crop.cfg()[k]!=cfg[k]} if crop and cfg.get('weights') else {}
     if not other and all(torch.allclose(*torch.broadcast_tensors(a, torch.tensor(b)), atol=1e-3) for a,b in pairs): return dls
     also = f"; their crops have {', '.join(f'{k} {v}' for k,v in other.items())}" if other else ''
     print(f"Images are normalized as {cfg['weights']} expects: mean {cfg['mean']}, deviation {cfg['std']}{also}")

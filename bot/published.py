@@ -13,7 +13,7 @@ __all__ = ['means_weights', 'has_tag', 'arch_with', 'file_beside', 'run_beside',
            'known_words']
 
 # %% ../nbs/10_published.ipynb #e49418cc
-import json, os, re, yaml
+import os, re, yaml
 from pathlib import Path
 from .core import nearest, UsageError
 from .ladder import Recipe
@@ -73,6 +73,7 @@ def run_beside(
     res = file_beside(path, 'args.yaml').get('settings')
     return res if isinstance(res, dict) and isinstance(res.get('arch'), str) else {}
 
+# %% ../nbs/10_published.ipynb #b24aad53
 def file_arch(
     path:str|Path, # Of a weight file
     weights:dict, # Its tensors
@@ -167,6 +168,7 @@ def imagenet_words(
     info = ImageNetInfo()
     return [f'{info.index_to_label_name(i)}, {info.index_to_description(i)}' for i in range(1000)]
 
+# %% ../nbs/10_published.ipynb #f3c1474e
 def shared_classes(
     classes, # The user's
     known # The weights' own, each with its synonyms after commas

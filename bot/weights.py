@@ -219,6 +219,7 @@ def weight_tags(
     "Tags of published weights of `arch`"
     return [k.partition('.')[2] for k,o in import_timm().models.get_arch_pretrained_cfgs(arch).items() if o.has_weights]
 
+# %% ../nbs/09_weights.ipynb #7ab3abac
 def weights_name(
     arch:str, # A name of timm's
     tag:str|bool=True # Of published weights, with or without the name; true for the default
