@@ -19,9 +19,6 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 from fastai.callback.core import Callback
 from fastai.learner import Learner
-from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
-from sklearn.model_selection import StratifiedKFold
-from sklearn.preprocessing import StandardScaler
 from .core import BotError, DataError, UsageError, write_atomic
 from .weights import read_weights, safetensor_parts
 from .freezing import head_of
@@ -89,6 +86,9 @@ def fit_logistic(
     y:np.ndarray # Classes, n
 )->tuple: # The classifier, and its scaler
     "Logistic regression of standardized features, its C by cross-validation"
+    from sklearn.linear_model import LogisticRegression, LogisticRegressionCV   # which take their time
+    from sklearn.model_selection import StratifiedKFold
+    from sklearn.preprocessing import StandardScaler
     few = np.unique(y, return_counts=True)[1]
     if len(few)<2: raise DataError('All training images are of one class: there is nothing to tell apart')
     scale,kw = StandardScaler().fit(x),dict(max_iter=500)
