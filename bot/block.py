@@ -94,7 +94,8 @@ class BagCrop(DisplayedTransform):
 
     def encodes(self, x:EncodedImage):
         if not self.train: return view(x, self.cfg())
-        x = x.decode(random_box(*x.shape, self.size, self.min_scale, self.reading), (self.size,self.size), self.reading!='gluoncv', self.exact)
+        o = self.cfg()
+        x = x.decode(random_box(*x.shape, self.size, self.min_scale, self.reading), (self.size,self.size), o['antialias'], o['exact'], o['interpolation'])
         return x.flip(-1) if random.random()<self.flip else x
 
 # %% ../nbs/06_block.ipynb #1a6f6ef0
