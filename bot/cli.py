@@ -13,12 +13,12 @@ __all__ = ['eval_main', 'predict_main', 'export_main', 'report_main', 'status_ma
            'check_main', 'told', 'verb', 'report_runs', 'status', 'main_of']
 
 # %% ../nbs/30_cli.ipynb #a890963d
-import sys
+import os, sys
 from functools import partial, wraps
 from importlib import import_module
 from pathlib import Path
 from fastcore.meta import delegates
-from .core import DataError, nearest, shown, UsageError
+from .core import nearest, shown, UsageError
 from .ranges import Switch
 from .ladder import options, recipe, settings, split_options
 from .tuned import usual_rung
@@ -48,7 +48,7 @@ def train(
     rung = usual_rung(given.get('pretrained'), head_only, rung)
     o,changes,asked = _wanted(given, rung=rung, but=but, as_paper=as_paper, deterministic=deterministic)
     out,args = runs.place(out, asked, fresh)
-    if args and runs.is_finished(out): return say(_finished_words(out))
+    if args and runs.is_finished(out): return say(_finished_words(out, args, src))
     if deterministic: precision.be_deterministic()
     r,dls = data_of(src, runs.run_recipe(args) if args else recipe(rung, but, o['reading'], **changes), o, learner.pick_device(device), as_paper, args)
     set_seed(o['seed'])
@@ -84,10 +84,12 @@ def data_of(
     r = learner.fit_recipe(r, source.n_train, source.short_edge, device, getattr(source, 'settings', None), as_paper)
     return r,block.bag_dls(source, **kw, **{k:o[k] for k in ('reading','valid_pct','bad','seed')}, **learner.data_settings(r))
 
-def _finished_words(run):
+def _finished_words(run, args, src):
     "Tidy a run that has come to its end, and say what to do with it"
     from bot.files import sweep
     sweep(run)
+    was = args.get('path')
+    if was and not {str(src), os.path.abspath(src)} & {was}: say(f"its images were those of '{shown(was)}'; '{shown(src)}' was not looked at")
     return f"The run in {run} is finished: nothing to do\nto train on from its weights: --pretrained {run}/best.safetensors"
 
 def _new_run(asked, dls, src, r, out):
@@ -253,13 +255,12 @@ def status(
     run:str # Run folder
 )->int: # Exit code: 0 finished, 75 the same command goes on, 4 diverged, else 1
     "Say how a run stands, and end with a code for it"
-    from bot.files import held, read_status
-    from bot.models import read_args
-    if not (Path(run)/'args.yaml').is_file(): raise DataError(f"'{shown(run)}' is no run folder: it has no args.yaml")
-    s,args = read_status(run),read_args(Path(run)/'args.yaml')
+    from bot.files import held, plain_args, read_status
+    run = Path(run).expanduser()
+    s,args = read_status(run),plain_args(run)
     state = s.get('state', 'unknown')
     now = 'running' if held(run) else 'stopped without a word' if state=='running' else state
-    say(f"{now}: {s.get('epochs', 0)} of {args['settings']['epochs']} epochs" + (f" and {s['batch']} batches" if s.get('batch') else '') + (f"; {shown(s['error'])}" if s.get('error') else ''))
+    say(f"{now}: {s.get('epochs', 0)} of {args['settings'].get('epochs', '?')} epochs" + (f" and {s['batch']} batches" if s.get('batch') else '') + (f"; {shown(s['error'])}" if s.get('error') else ''))
     if state not in ('finished','diverged') and args.get('command'): say(f"to go on with it: {args['command']}")
     return dict(finished=0, failed=1, diverged=4).get(state, 75)
 

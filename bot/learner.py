@@ -29,13 +29,13 @@ from fastai.learner import Learner
 from fastai.metrics import accuracy
 from fastai.torch_core import default_device
 from .core import UsageError
-from .ladder import check_settings, drop_epochs, fit_size, fit_to, recipe, Recipe, setting, settings, unused, warmup_epochs
+from .ladder import check_settings, drop_epochs, fit_size, fit_to, Recipe, recipe, setting, settings, unused, warmup_epochs
 from .tuned import fit_probe, fit_tuned, freeze_epochs, usual_rung
 from .block import bag_of, BagCrop, BagNormalize, norm_stats
 from .init import inits, zero_gamma
 from .resnet import check_size, our_names
 from .weights import import_timm, input_cfg
-from .models import get_model, param_groups, read_run, xresnet_split
+from .models import get_model, param_groups, read_run, usable_device, xresnet_split
 from .published import known_words, settle_weights
 from .losses import BagLoss, check_eps
 from .optimizer import check_lr, nag, scale_lr
@@ -54,8 +54,7 @@ def pick_device(
     device:str|torch.device=None # 'cuda', 'cuda:1', 'cpu', 'mps'; unset, the best there is
 )->torch.device: # A device that is there
     "The device to train on"
-    try: return torch.empty(0, device=device or default_device()).device
-    except (RuntimeError, AssertionError) as e: raise UsageError(f"No device '{device}' here: {str(e).splitlines()[0]}\n'cpu' is always there") from e
+    return usable_device(device or default_device())
 
 def check_recipe(
     r:Recipe # Settings of a rung
