@@ -27,7 +27,7 @@ def ablation(src, size, passes, seeds, jobs, out):
     "Rows of the CSV of one length"
     from bot.ablation import ablate
     with tempfile.NamedTemporaryFile('w', suffix='.yaml') as f:
-        yaml.safe_dump(cells(settled_lr(src, size)), f), f.flush()
+        yaml.safe_dump(cells(settled_lr(src, size)), f, sort_keys=False), f.flush()
         ablate(src, cells=f.name, seeds=seeds, epochs=passes, size=size, device='cpu', jobs=jobs, out=str(out))
     with open(out/'ablation.csv', newline='') as g: return list(csv.DictReader(g))
 

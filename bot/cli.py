@@ -18,7 +18,7 @@ from functools import partial, wraps
 from importlib import import_module
 from pathlib import Path
 from fastcore.meta import delegates
-from .core import nearest, shown, UsageError
+from .core import handled, nearest, shown, UsageError
 from .ranges import Switch
 from .ladder import options, recipe, settings, split_options
 from .tuned import usual_rung
@@ -114,7 +114,7 @@ def follow(
     "Train, keep the run folder and show progress"
     from contextlib import nullcontext
     from bot.logs import logged
-    from bot.resume import handled, recorded
+    from bot.resume import recorded
     verdict,source = _verdict(learn, run),learn.dls.bag['src']
     quiet = nullcontext() if sys.stdout.isatty() else learn.no_bar()
     with logged(learn, run, log), recorded(learn, run, tell, save_minutes, check=verdict, **extra), learn.no_logging(), quiet:
