@@ -23,11 +23,11 @@ def settled_lr(src, size):
     from bot.sources import find_source
     return scale_lr(fit_to(recipe('smooth', size=size), find_source(src).n_train, size)['bs'])
 
-def ablation(src, size, passes, seeds, jobs, out):
+def ablation(src, size, passes, names, seeds, jobs, out):
     "Rows of the CSV of one length"
     from bot.ablation import ablate
     with tempfile.NamedTemporaryFile('w', suffix='.yaml') as f:
-        yaml.safe_dump(cells(settled_lr(src, size)), f, sort_keys=False), f.flush()
+        yaml.safe_dump({k:o for k,o in cells(settled_lr(src, size)).items() if not names or k in names}, f, sort_keys=False), f.flush()
         ablate(src, cells=f.name, seeds=seeds, epochs=passes, size=size, device='cpu', jobs=jobs, out=str(out))
     with open(out/'ablation.csv', newline='') as g: return list(csv.DictReader(g))
 
@@ -36,6 +36,7 @@ if __name__=='__main__':
     p.add_argument('src')
     p.add_argument('--size', type=int, required=True)
     p.add_argument('--passes', default='3,10')
+    p.add_argument('--rows', default='', help="Names of some rows, 'paper' first; unset, all")
     p.add_argument('--seeds', type=int, default=4)
     p.add_argument('--jobs', type=int, default=2)
     p.add_argument('--dir', default='ablations/short', help='Where the ablations are kept')
@@ -43,7 +44,7 @@ if __name__=='__main__':
     name,res = Path(o.src).name,Path(__file__).parent/'results/short.csv'
     for n in map(int, o.passes.split(',')):
         head = dict(set=name, size=o.size, passes=n, machine=platform.processor() or platform.machine())
-        rows = [head | r for r in ablation(o.src, o.size, n, o.seeds, o.jobs, Path(o.dir)/f'{name}-{o.size}-{n}')]
+        rows = [head | r for r in ablation(o.src, o.size, n, o.rows.split(',') if o.rows else [], o.seeds, o.jobs, Path(o.dir)/f'{name}-{o.size}-{n}')]
         old = list(csv.DictReader(res.open())) if res.exists() else []
         old = [r for r in old if (r['set'], r['size'], r['passes'])!=(name, str(o.size), str(n))]
         with res.open('w', newline='') as f:
