@@ -270,7 +270,7 @@ def _finish(keep, learn):
     rows,by = keep.rows,best_by(keep.rows[-1] if keep.rows else columns_of(learn))
     used = judged_by(rows) if rows else by
     if used!=by and rows[-1].get(by) is not None: print(f"{by} was no number in any epoch: the best weights are those of {'the lowest '+used if used else 'the last one'}")
-    keep.end('finished', **({used: rows[-1].get(used) if rows else None} if used else {}), **waited(learn))
+    keep.end('finished', **({used: rows[-1].get(used) if rows else None} if used else {}), **waited(learn), **getattr(learn, 'noted', {}))
 
 @contextmanager
 def recorded(
