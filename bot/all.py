@@ -8,6 +8,7 @@ from .ladder import default_rung, fit_to, ladder, Ladder, readings, recipe, Reci
 from .images import Encoded, ImageError
 from .datasets import digits
 from .sources import find_source
+from .tars import shard
 from .keys import keyed
 from .loader import KeyedDL
 from .augment import paper_mean, paper_std, pca_noise, random_box, scale_hsv
@@ -45,7 +46,7 @@ from .ablation import ablate
 from .core import add_help as _add_help
 
 __all__ = ['BotError', 'DataError', 'UsageError', 'default_rung', 'fit_to', 'ladder', 'Ladder', 'readings', 'recipe', 'Recipe', 'settings', 'Trick', 'Encoded',
-    'ImageError', 'digits', 'find_source', 'keyed', 'KeyedDL', 'paper_mean', 'paper_std', 'pca_noise', 'random_box', 'scale_hsv', 'bag_block', 'bag_dls',
+    'ImageError', 'digits', 'find_source', 'shard', 'keyed', 'KeyedDL', 'paper_mean', 'paper_std', 'pca_noise', 'random_box', 'scale_hsv', 'bag_block', 'bag_dls',
     'BagCrop', 'BagImageBlock', 'BagNormalize', 'EncodedImage', 'norm_stats', 'init_layers', 'kaiming', 'msra', 'xavier', 'zero_gamma', 'depths', 'macs',
     'n_params', 'summary', 'variants', 'from_timm', 'input_cfg', 'load_weights', 'read_weights', 'to_timm', 'features', 'xresnet_split', 'xresnet18a',
     'xresnet18b', 'xresnet18c', 'xresnet18d', 'xresnet26a', 'xresnet26b', 'xresnet26c', 'xresnet26d', 'xresnet34a', 'xresnet34b', 'xresnet34c',
