@@ -208,7 +208,7 @@ def begin_shards(
     "Make the folder, or know it again"
     if is_shards(out):
         was = read_index(out)
-        other = [k for k in info if k not in ('source','notes') and was.get(k)!=info[k]]
+        other = [k for k in info if k not in ('source','how','notes') and was.get(k)!=info[k]]
         if other: raise DataError(f"'{shown(out)}' holds shards of {shown(was.get('source'))} with other {' and '.join(o.replace('hash', 'images') for o in other)}: name another folder, or remove it")
         return was['state']=='finished'
     if out.exists() and (not out.is_dir() or any(o.name[:7]!='.claim-' for o in out.iterdir())): raise UsageError(f"'{shown(out)}' is not empty, and holds no shards: name another folder")
@@ -250,8 +250,8 @@ def _info(s, parts, tar_mb, made):
     "What tells these shards from others"
     classes = sorted({*s.classes, *by_class(s.test)})
     small = f", short edge at most {made['short_edge']}" if made['short_edge'] else ''
-    return dict(format='bot-shards', version=index_version, source=str(s.name), hash=items_hash(classes, parts, s.path), classes=classes, how=s.how, settings=s.settings, tar_mb=tar_mb,
-        notes=[*s.notes, f'shards of {shown(s.name)}{small}']) | made
+    return dict(format='bot-shards', version=index_version, source=str(s.name), hash=items_hash(classes, parts, s.path), classes=classes, how=f'{s.how}, shards of {shown(s.name)}{small}', settings=s.settings,
+        notes=s.notes, tar_mb=tar_mb) | made
 
 def _write(out, parts, info, most, workers, made):
     "Write what is missing"
