@@ -9,7 +9,8 @@ Docs: https://OWNER.github.io/bot/shards.html.md"""
 
 # %% auto #0
 __all__ = ['index_file', 'index_version', 'columns', 'Stat', 'is_shards', 'read_index', 'read_column', 'check_tars', 'Shards',
-           'open_shards', 'shard_item', 'path_stat', 'path_bytes', 'ShardItems', 'shard_parts', 'by_class']
+           'open_shards', 'shard_item', 'path_stat', 'path_bytes', 'ShardItems', 'shard_parts', 'classes_of',
+           'by_class']
 
 # %% ../nbs/01_shards.ipynb #225b09ed
 import errno, json, os
@@ -167,7 +168,7 @@ class ShardItems:
     def __len__(self): return len(self.which)
     def __getitem__(self, i):
         if isinstance(i, slice): return ShardItems(self.shards, self.which[i])
-        if isinstance(i, (list,np.ndarray)): return ShardItems(self.shards, np.asarray(self.which)[i])
+        if isinstance(i, (list,np.ndarray)): return ShardItems(self.shards, self.numbers(np.asarray(i, int)))
         return self.shards.item(int(self.which[i]))
 
     def __iter__(self): return (self.shards.item(int(i)) for i in self.which)
@@ -177,9 +178,14 @@ class ShardItems:
         if not isinstance(a, range) or not isinstance(b, range) or a.stop!=b.start: return [*self, *other]
         return ShardItems(self.shards, range(a.start, b.stop))
 
+    def numbers(self, places):
+        "Numbers of the images at some places; a range is not written out for it"
+        o = self.which
+        return o.start+o.step*(places+len(o)*(places<0)) if isinstance(o, range) else o[places]
+
     def labels(self):
         "Numbers of their classes"
-        return self.shards.label[self.which.start:self.which.stop] if isinstance(self.which, range) and self.which.step==1 else self.shards.label[np.asarray(self.which)]
+        return self.shards.label[self.numbers(np.arange(len(self)))]
 
 def _again(path, which): return ShardItems(open_shards(path), which)
 
@@ -192,14 +198,21 @@ def shard_parts(
     ends = list(accumulate((s.info['n'][o] for o in ('train','valid','test')), initial=0))
     return {k:ShardItems(s, range(a, b)) for k,a,b in zip(('train','valid','test'), ends, ends[1:])}
 
+def classes_of(
+    items # Pairs of path and class: a list, or `ShardItems`
+)->set: # Names
+    "The classes of images"
+    if isinstance(items, ShardItems): return {items.shards.classes[i] for i in np.flatnonzero(np.bincount(items.labels()))}
+    return {o[1] for o in items}
+
 def by_class(
     items # Pairs of path and class: a list, or `ShardItems`
 )->dict: # The items of each class, by its name, in order
     "Images by class"
     if isinstance(items, ShardItems):
-        order,labels = np.argsort(items.labels(), kind='stable'),items.labels()
-        starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
-        return {items.shards.classes[labels[o[0]]]:items[o] for o in np.split(order, starts[1:])} if len(order) else {}
+        labels,names = items.labels(),items.shards.classes
+        order = np.argsort(labels.astype(np.uint16) if len(names)<2**16 else labels, kind='stable')   # of so small numbers quicker
+        return {c:items[o] for c,o in zip(names, np.split(order, np.bincount(labels, minlength=len(names)).cumsum())) if len(o)}
     res = {}
     for o in items: res.setdefault(o[1], []).append(o)
     return res

@@ -20,7 +20,7 @@ import numpy as np, pandas as pd
 from fastcore.basics import store_attr
 from .core import DataError, shown, UsageError, within
 from .ladder import setting
-from .shards import by_class, is_shards, open_shards, shard_parts
+from .shards import by_class, classes_of, is_shards, open_shards, shard_parts
 from .images import first_readable, plain_reason
 from .datasets import digits, digits_settings, fastai_data, fastai_names, split_classes
 from .exclude import leave_out, read_exclude
@@ -49,7 +49,7 @@ class Source:
         self.path,self.items,self.test,self.notes = Path(path),train+valid,test or [],list(notes)
         self.n_train,self.n_valid = len(train),len(valid)
         self.splits = slice(self.n_train),slice(self.n_train, len(self.items))
-        self.classes = sorted(by_class(train))
+        self.classes = sorted(classes_of(train))
         self.check()
 
     def check(self):
@@ -58,7 +58,7 @@ class Source:
         if not self.items: raise DataError(f"No images in '{path}': expected train/<class>/* or <class>/*, of {' '.join(sorted(image_exts))}{more}")
         if not self.train: raise DataError(f"No training images in '{path}': all of them validate ({self.how})")
         if len(self.classes)<2: raise DataError(f"One class in '{path}', '{shown(self.classes[0])}': a classifier needs two or more, a folder each{more}")
-        unknown = sorted(set(by_class(self.valid))-set(self.classes))
+        unknown = sorted(classes_of(self.valid)-set(self.classes))
         if unknown: raise DataError(f"Validation class '{shown(unknown[0])}' of '{path}' has no training images: add some, or remove it")
         if not self.valid: raise DataError(f"No validation images in '{path}': add some, or ask for a share of the training images")
         self.short_edge = self.typical_edge()
@@ -77,7 +77,7 @@ class Source:
     def describe(self):
         "What a command prints"
         line = f"{shown(self.name)}: {self.n_train:,} training and {self.n_valid:,} validation images ({self.how}), {len(self.classes)} classes, about {self.short_edge} px"
-        lost = sorted(set(by_class(self.test))-set(self.classes))
+        lost = sorted(classes_of(self.test)-set(self.classes))
         test = [f'{len(self.test):,} test images are kept aside' + (f'; classes without training images: {some(lost)}' if lost else '')] if self.test else []
         return '\n'.join([line, *test, *self.notes])
 

@@ -13,7 +13,6 @@ __all__ = ['block', 'ends', 'row_type', 'tar_header', 'in_blocks', 'shrunk', 'co
 
 # %% ../nbs/03_tars.ipynb #9c503377
 import io, json, os, sys
-from itertools import accumulate
 from pathlib import Path
 from tarfile import TarInfo, USTAR_FORMAT
 from zlib import crc32
@@ -24,7 +23,7 @@ from torch.utils.data import DataLoader
 from .core import BotError, check_place, csv_text, DataError, Num, shown, UsageError, write_atomic, WriteError
 from .files import Claim
 from .ladder import options, setting
-from .shards import by_class, columns, index_file, index_version, is_shards, open_shards, path_bytes, read_index
+from .shards import classes_of, columns, index_file, index_version, is_shards, path_bytes, read_index
 from .images import Encoded, ImageError, plain_reason
 from .folders import image_exts, suffix
 from .links import items_hash, size_of
@@ -137,7 +136,10 @@ def plan_tars(
 # %% ../nbs/03_tars.ipynb #8d3367a1
 class _Tars:
     "Shards by number; asked for one, a process writes it"
-    def __init__(self, out, todo, parts, classes, **kwargs): self.out,self.todo,self.parts,self.number,self.kwargs = out,todo,parts,{c:i for i,c in enumerate(classes)},kwargs
+    def __init__(self, out, todo, parts, classes, **kwargs):
+        self.out,self.todo,self.parts,self.kwargs = out,todo,parts,kwargs
+        self.number = {c:i for i,c in enumerate(classes)}
+
     def __len__(self): return len(self.todo)
     def __getitem__(self, k):
         part,name,first,which = self.todo[k]
@@ -167,7 +169,8 @@ def write_tars(
     "Write the shards that are not there yet"
     todo,said,done = [o for o in plan if not _is_whole(out, o[1])],[],0
     workers = min(defaults.cpus if workers is None else workers, len(todo))
-    for n,more,error in batches_of(DataLoader(_Tars(out, todo, parts, classes, **kwargs), batch_size=None, num_workers=workers if workers>1 else 0, collate_fn=_same, worker_init_fn=_begin)):
+    ds,workers = _Tars(out, todo, parts, classes, **kwargs),workers if workers>1 else 0
+    for n,more,error in batches_of(DataLoader(ds, batch_size=None, num_workers=workers, collate_fn=_same, worker_init_fn=_begin)):
         if error: raise error
         said,done = said+more,done+n
         if tell: tell(done)
@@ -190,10 +193,11 @@ def write_index(
     tars = [(o[1], len(o[3]), (out/o[1]).stat().st_size) for o in plan]
     names = [f'{o[1]}/{o[2]+i:08d}{ends[r["suffix"]]}' for o,rs in zip(plan, rows) for i,r in enumerate(rs)]
     write_atomic(out/'items.csv', csv_text([dict(image=n, was=str(f)) for n,(f,_) in zip(names, (o for p in parts.values() for o in p))], ['image','was']))
-    splits = {p:dict(name=p, num_samples=len(v), filenames=[t[0] for t,o in zip(tars, plan) if o[0]==p], shard_lengths=[t[1] for t,o in zip(tars, plan) if o[0]==p]) for p,v in parts.items()}
-    write_atomic(out/'_info.json', json.dumps(dict(splits=splits)))
+    write_atomic(out/'_info.json', json.dumps(dict(splits={p:_split(p, [t for t,o in zip(tars, plan) if o[0]==p]) for p in parts})))
     write_atomic(out/index_file, json.dumps(info | dict(state='finished', n={p:len(v) for p,v in parts.items()}, tars=tars, suffixes=ends)))
     for o in plan: _rows_file(out, o[1]).unlink()
+
+def _split(part, tars): return dict(name=part, num_samples=sum(o[1] for o in tars), filenames=[o[0] for o in tars], shard_lengths=[o[1] for o in tars])
 
 def _save(path, x):
     b = io.BytesIO()
@@ -248,7 +252,7 @@ def _check_apart(out, path):
 
 def _info(s, parts, tar_mb, made):
     "What tells these shards from others"
-    classes = sorted({*s.classes, *by_class(s.test)})
+    classes = sorted({*s.classes, *classes_of(s.test)})
     small = f", short edge at most {made['short_edge']}" if made['short_edge'] else ''
     return dict(format='bot-shards', version=index_version, source=str(s.name), hash=items_hash(classes, parts, s.path), classes=classes, how=f'{s.how}, shards of {shown(s.name)}{small}', settings=s.settings,
         notes=s.notes, tar_mb=tar_mb) | made

@@ -6,7 +6,7 @@ from PIL import Image
 from bot.block import bag_dls
 from bot.check import check
 from bot.cli import check_main, eval_main, main, predict_main, report_main, shard_main
-from bot.core import DataError, UsageError
+from bot.core import DataError
 from bot.images import Encoded, ImageError
 from bot.shards import columns, open_shards, path_bytes, shard_parts
 from bot.sources import find_source
