@@ -26,7 +26,7 @@ from PIL import Image
 warnings.filterwarnings('ignore')
 from bot.all import bag_dls, shard
 from bot.shards import path_bytes, shard_parts
-from bot.tars import _rows_file, write_index, write_tar
+from bot.writing import _rows_file, write_index, write_tar
 
 def png(i):
     b = io.BytesIO()

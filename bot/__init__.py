@@ -60,13 +60,13 @@ Modules:
 - `bot.shards`: Many images in few files: where each of them is, and how it is read
 - `bot.sources`: Images and their classes, from wherever they are
 - `bot.state`: The state of training as text and tensors, and what the model made of each validation image
-- `bot.tars`: A source as plain tar files, written in parallel, again after a kill
 - `bot.test_utils`: A small learner, and hooks that keep or interrupt what happens in it: what several notebooks test with
 - `bot.turns`: Any number of processes, on any number of machines, train the cells of a plan; none is trained twice, and one that was killed goes on
 - `bot.verdict`: What each trick did, on these images and for new ones, with intervals, and with "cannot tell" where the trainings cannot
 - `bot.wait`: A timed step of each cell's model, the hours that follow from it, and what a given time allows
 - `bot.watch`: Loss curves while a model trains, and the batch that it is given
 - `bot.weights`: Weights of a model, from files and from timm, and back
-- `bot.workers`: Processes that read images: how they begin and end, and where it is said that one was killed"""
+- `bot.workers`: Processes that read images: how they begin and end, and where it is said that one was killed
+- `bot.writing`: A source as plain tar files, written in parallel, again after a kill"""
 
 __version__ = "0.0.1"

@@ -8,7 +8,7 @@ from .ladder import default_rung, fit_to, ladder, Ladder, readings, recipe, Reci
 from .images import Encoded, ImageError
 from .datasets import digits
 from .sources import find_source
-from .tars import shard
+from .writing import shard
 from .keys import keyed
 from .loader import KeyedDL
 from .augment import paper_mean, paper_std, pca_noise, random_box, scale_hsv

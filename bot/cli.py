@@ -283,7 +283,7 @@ export_main = partial(verb, 'export', 'export', 'bot-export')
 report_main = partial(verb, 'cli', 'report_runs', 'bot-report')
 status_main = partial(verb, 'cli', 'status', 'bot-status')
 ablate_main = partial(verb, 'ablation', 'ablate', 'bot-ablate')
-shard_main = partial(verb, 'tars', 'shard', 'bot-shard')
+shard_main = partial(verb, 'writing', 'shard', 'bot-shard')
 
 # %% ../nbs/30_cli.ipynb #aa39703c
 verbs = dict(train=main, check=check_main, eval=eval_main, predict=predict_main, report=report_main, export=export_main, status=status_main, ablate=ablate_main,

@@ -1,7 +1,7 @@
 """Many images in few files: where each of them is, and how it is read
 
 A **shard** is a plain tar file of images with their classes. A folder of shards has an index that says where each image begins, so any image is read by itself, in any order.
-A million small files are slow to list, to copy and to open on most file systems, and a few hundred large ones are not. The files are written by [`shard`](03_tars.ipynb).
+A million small files are slow to list, to copy and to open on most file systems, and a few hundred large ones are not. The files are written by [`shard`](03_writing.ipynb).
 
 Docs: https://OWNER.github.io/bot/shards.html.md"""
 

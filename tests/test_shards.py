@@ -10,7 +10,7 @@ from bot.core import DataError
 from bot.images import Encoded, ImageError
 from bot.shards import columns, open_shards, path_bytes, shard_parts
 from bot.sources import find_source
-from bot.tars import shard
+from bot.writing import shard
 from pictures import lay_shades, photos
 
 code = 'import sys; from bot.cli import main_of; sys.exit(main_of(sys.argv[1:]))'
@@ -65,20 +65,20 @@ def test_timm_reads_them(shards):
 
 def test_any_number_of_writers(images, tmp_path, monkeypatch):
     "The same bytes in every file"
-    monkeypatch.setattr('bot.tars.cut', lambda sizes, most: [range(i, min(i+3, len(sizes))) for i in range(0, len(sizes), 3)])
+    monkeypatch.setattr('bot.writing.cut', lambda sizes, most: [range(i, min(i+3, len(sizes))) for i in range(0, len(sizes), 3)])
     outs = [shard(images, tmp_path/str(w), workers=w) for w in (0, 1, 3)]
     files = [{o.name:o.read_bytes() for o in out.iterdir()} for out in outs]
     assert len(list(outs[0].glob('*.tar')))==15 and files[0]==files[1]==files[2]
     assert not [o for o in files[0] if o.startswith('.')]
 
 slow = '''
-import sys, time, bot.tars
-bot.tars.cut = lambda sizes, most: [range(i, min(i+2, len(sizes))) for i in range(0, len(sizes), 2)]
-def content(*args, old=bot.tars.content, **kwargs):
+import sys, time, bot.writing
+bot.writing.cut = lambda sizes, most: [range(i, min(i+2, len(sizes))) for i in range(0, len(sizes), 2)]
+def content(*args, old=bot.writing.content, **kwargs):
     time.sleep(float(sys.argv[3]))
     return old(*args, **kwargs)
-bot.tars.content = content
-bot.tars.shard(sys.argv[1], sys.argv[2], workers=2)'''
+bot.writing.content = content
+bot.writing.shard(sys.argv[1], sys.argv[2], workers=2)'''
 
 def test_killed_and_again(images, tmp_path):
     "What was whole is not written again, and the end is the same"
