@@ -63,6 +63,7 @@ Modules:
 - `bot.resume`: The same command, or the same cell, goes on where a run stopped, and ends with the same bits
 - `bot.runs`: What a run was asked for and what it reached, in a folder that is read without running anybody's code
 - `bot.schedule`: Warmup, step and cosine decay as functions of the batch, for fastai's `ParamScheduler`
+- `bot.shards`: Many images in few files: where each of them is, and how it is read
 - `bot.sources`: Images and their classes, from wherever they are
 - `bot.state`: The state of training as text and tensors, and what the model made of each validation image
 - `bot.test_utils`: A small learner, and hooks that keep or interrupt what happens in it: what several notebooks test with
@@ -73,6 +74,7 @@ Modules:
 - `bot.watch`: Loss curves while a model trains, and the batch that it is given
 - `bot.weights`: Weights of a model, from files and from timm, and back
 - `bot.words`: What a learner is about to do, in words
-- `bot.workers`: Processes that read images: how they begin and end, and where it is said that one was killed"""
+- `bot.workers`: Processes that read images: how they begin and end, and where it is said that one was killed
+- `bot.writing`: A source as plain tar files, written in parallel, again after a kill"""
 
 __version__ = "0.0.1"

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from .core import DataError, HungUp, shown, UsageError, write_atomic, WriteError
 from .ranges import Num
 from .ladder import setting
+from .shards import is_shards, shard_parts
 from .images import Encoded, ImageError
 from .folders import files_words, Folder
 from .workers import died
@@ -159,7 +160,8 @@ def _listed():
     return [os.fsdecode(o.rstrip(b'\r')) for o in data.split(b'\0' if b'\0' in data else b'\n') if o.strip()]
 
 def _below(path):
-    "Images of a folder; itself, if there are none"
+    "Images of a folder, or of shards in it; itself, if there are none"
+    if is_shards(path): return [f for part in shard_parts(path).values() for f,_ in part]
     top = Folder(path)
     if others := top.unused(): print(f"'{shown(path)}': {files_words(others)} not used", file=sys.stderr)
     return top.below() or [path]
