@@ -222,7 +222,7 @@ class BagLearner(Learner):
     def one_batch(self, i, b):
         n = self._base.get('grad_accum_steps') if self.training else None
         if not n or n==1: super().one_batch(i, b)
-        else: in_passes(self, i, b, -(-self.dls.train.bs//n))
+        else: in_passes(self, i, b, -(-self.dls.train.bs//(n*getattr(self.dls.train, 'world', 1))))
 
     def _call_one(self, event_name):
         getattr(event, event_name)   # there is one of this name
