@@ -122,7 +122,14 @@ def told(
     if is_lost(e): e = RankLost(*(word[k] for k in ('code','state'))) if word else RankLost()
     mine = not getattr(e, 'told', False) and not word and leave_word(store, e)
     if not mine: hush()
+    _wait_for_readers(store)
     return e
+
+def _wait_for_readers(store, wait=3):
+    "The first process may hold the store: it ends after the others, if they can still come"
+    with suppress(Exception):
+        until,_ = time.monotonic()+wait,store.add('gone', 1)
+        while not ranks()[0] and store.add('gone', 0)<ranks()[1] and time.monotonic()<until: time.sleep(.05)
 
 def hush():
     "Have what is written to stderr be lost: another process says it"

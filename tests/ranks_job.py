@@ -71,3 +71,84 @@ def start(rank, world, port, f, log, args, kwargs):
     res = f(*args, **kwargs)
     sys.stdout.flush()
     sys.exit(res if isinstance(res, int) else 0)
+
+# ---- runs that are disturbed
+
+def recorded_fit(out, path, epochs=2, signal_at=None, who=0, after=None, **kwargs):
+    "Train in a run folder; process `who` gets SIGUSR1 at a step"
+    import signal
+    from fastai.callback.core import Callback
+    from bot.core import SavedOnRequest
+    from bot.distributed import joined, ranks
+    from bot.ranks import asks, recorded_together
+    from bot.resume import handled
+    torch.set_num_threads(1)
+    class Hit(Callback):
+        def after_pred(self):
+            if self.training and self.train_iter==signal_at and ranks()[0]==who: os.kill(os.getpid(), signal.SIGUSR1)
+    with joined('cpu') as device:
+        learn = learner(device, **kwargs)
+        if after: after(learn)
+        try:
+            with recorded_together(learn, path), handled(asks(learn)), learn.no_bar(), learn.no_logging(): learn.fit_rung(epochs, cbs=Hit())
+        except SavedOnRequest: print('saved', learn.train_iter)
+        torch.save(outcome(learn), Path(out)/f'{ranks()[0]}.pt')
+
+def disturbed(out, what, **kwargs):
+    "`fit` with something done to the learner"
+    return fit(out, before=globals()[what], **kwargs)
+
+def _hook(learn, order=20, **events):
+    from fastai.callback.core import Callback
+    cb = Callback(**events)
+    cb.order = order
+    learn.add_cb(cb)
+
+def nan_on_1(learn):
+    from bot.distributed import ranks
+    def f(self):
+        if self.training and self.train_iter==3 and ranks()[0]==1: self.learn.loss_grad = self.learn.loss = self.loss_grad*float('nan')
+    _hook(learn, order=5, after_loss=f)
+
+def apart_on_1(learn):
+    from bot.distributed import ranks
+    def f(self):
+        if self.training and self.train_iter==3 and ranks()[0]==1: self.model.module.body[1].weight.data[0] += 1e-6
+    _hook(learn, after_batch=f)
+
+def thaw_later(learn):
+    "A hook that lets the first layer learn from the second epoch on"
+    def f(self): learn.model.body[1].requires_grad_(self.epoch>0) if hasattr(learn.model, 'body') else learn.model.module.body[1].requires_grad_(self.epoch>0)
+    _hook(learn, order=-20, before_train=f)
+
+def masks(learn):
+    "What dropout leaves of the first batch, in `learn.mask`"
+    def f(self):
+        if self.training and self.train_iter==0: learn.noted_mask = torch.rand(3)
+    _hook(learn, after_pred=f)
+    old = learn.fit_rung
+    def g(*args):
+        old(*args)
+        print('mask', learn.noted_mask.tolist())
+    learn.fit_rung = g
+
+def die_on_1(learn):
+    import signal
+    from bot.distributed import ranks
+    def f(self):
+        if self.training and self.train_iter==3 and ranks()[0]==1: os.kill(os.getpid(), signal.SIGKILL)
+    _hook(learn, after_pred=f)
+
+def disturb(out, what, **kwargs):
+    "As a command: the error in words, and its code"
+    from bot.call import run_args
+    return run_args(dict(out=out, what=what, **kwargs), disturbed, 'job')
+
+def command(argv, timeout=None):
+    "`bot-train argv`"
+    if timeout: os.environ['BOT_RANK_TIMEOUT'] = str(timeout)
+    torch.set_num_threads(1)
+    from bot.cli import main
+    return main(argv)
+
+def command_each(argvs, timeout=None): return command(argvs[int(os.environ['RANK'])], timeout)

@@ -1,9 +1,10 @@
 "Several processes train as one does: the same order, draws and weights, exact validation, one run folder, and words when something goes wrong."
-import multiprocessing, socket, time
+import csv, multiprocessing, os, signal, socket, subprocess, sys, time
 from pathlib import Path
 import pytest, torch
-import ranks_job
-from ranks_job import fit, start
+from bot.files import read_status
+from pictures import lay_colors
+from ranks_job import command, command_each, disturb, disturbed, fit, recorded_fit, start
 
 ctx = multiprocessing.get_context('forkserver')
 ctx.set_forkserver_preload(['bot.all', 'bot.cli', 'bot.ranks', 'bot.reported', 'ranks_job'])
@@ -13,9 +14,9 @@ def free_port():
         s.bind(('127.0.0.1', 0))
         return s.getsockname()[1]
 
-def begin(world, f, log, *args, **kwargs):
-    port = free_port()
-    ps = [ctx.Process(target=start, args=(r, world, port, f, str(log), args, kwargs)) for r in range(world)]
+def begin(world, f, log, *args, only=None, port=None, **kwargs):
+    port = port or free_port()
+    ps = [ctx.Process(target=start, args=(r, world, port, f, str(log), args, kwargs)) for r in only or range(world)]
     for p in ps: p.start()
     return ps
 
@@ -65,3 +66,155 @@ def test_the_run_of_one_process(one, tmp_path, world):
             assert torch.equal(o[k][1], one[k][1]) and (o[k][0]-one[k][0]).abs().max()<1e-6
         assert (o['loss']-one['loss']).abs().max()<1e-6
     assert all(o['values']==several[0]['values'] and apart(o['weights'], several[0]['weights'])==0 for o in several)
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kw', [dict(grad_accum_steps=2, alpha=0.), dict(bs=61)], ids=str)
+def test_other_batches(tmp_path, kw):
+    "In two passes, of which one sends gradients, and with a batch size that the processes do not divide"
+    a, = run(tmp_path, 1, **kw)
+    several = run(tmp_path, 2, **kw)
+    assert_same_rows(a, several)
+    assert all(apart(o['weights'], a['weights'])<1e-10 for o in several)
+
+def test_the_authors_mixup(tmp_path):
+    "One share for the whole batch, and each process's rows backwards"
+    a, = run(tmp_path, 1, reading='gluoncv', epochs=1)
+    several = run(tmp_path, 2, reading='gluoncv', epochs=1)
+    rows = {k for o in several for k in o['rows']}
+    assert rows==set(a['rows']) and len(several[0]['rows'])==22*32 and several[0]['rows']!={k:a['rows'][k] for k in several[0]['rows']}
+    plain = [run(tmp_path/'plain', w, reading='gluoncv', epochs=1, alpha=0.) for w in (1,2)]
+    assert_same_rows(plain[0][0], plain[1])
+
+@pytest.fixture(scope='module')
+def spoilt(tmp_path_factory):
+    "48 training and 12 validation images of three classes; of the training images one in three cannot be read, and one of validation"
+    path = lay_colors(tmp_path_factory.mktemp('spoilt'), train=16, valid=4)
+    for f in sorted((path/'train').rglob('*.*'))[::3]+sorted((path/'valid').rglob('*.*'))[5:6]: f.write_bytes(b'no image')
+    return path
+
+@pytest.mark.parametrize('bs', [3, pytest.param(8, marks=pytest.mark.slow)])
+def test_images_that_cannot_be_read(spoilt, tmp_path, bs):
+    "A process may have none of a batch, and takes part with weight 0; all know at the end what could not be read"
+    kw = dict(src=str(spoilt), bs=bs, bad='skip', but='distill')
+    a, = run(tmp_path, 1, **kw)
+    several = run(tmp_path, 2, **kw)
+    own = [{k:v for k,v in o['rows'].items() if k in a['rows']} for o in several]
+    assert own[0] | own[1]==a['rows']
+    for o in several:
+        assert apart(o['weights'], a['weights'])<1e-10 and o['dropped']==a['dropped'] and len(o['dropped'][0])==16 and len(o['dropped'][1])==1
+        assert abs(o['values'][-1][1]-a['values'][-1][1])<1e-6 and round(o['values'][-1][2]*11, 6)==round(a['values'][-1][2]*11, 4)
+
+def test_a_metric_of_all_predictions(tmp_path):
+    from fastai.metrics import F1Score
+    one,*_ = run(tmp_path, 1, epochs=1, but='distill', metrics=[F1Score(average='macro')])
+    several = run(tmp_path, 2, epochs=1, but='distill', metrics=[F1Score(average='macro')])
+    assert all(o['values'][0][2]==one['values'][0][2] for o in several)
+
+# ---- a run folder
+
+@pytest.mark.parametrize('hits', [[(2,30), (1,33), (2,None)], pytest.param([(4,3), (2,20), (1,None)], marks=pytest.mark.slow)], ids=str)
+def test_goes_on_with_another_number_of_processes(one, tmp_path, hits):
+    "The rows of all parts together are those of a run that was never stopped"
+    parts,path = [],tmp_path/'run'
+    for i,(world,at) in enumerate(hits):
+        parts += [run(tmp_path/str(i), world, recorded_fit, path=str(path), signal_at=at, who=world-1)]
+        status = read_status(path)
+        assert status['state']==('saved' if at else 'finished') and not list(path.glob('.claim*'))
+        if at: assert status['epochs']*22+status['batch'] in (at+1, at+2)
+    assert_same_rows(one, [o for p in parts for o in p])
+    assert apart(parts[-1][0]['weights'], one['weights'])<1e-10
+    assert [o['epoch'] for o in csv.DictReader((path/'metrics.csv').open())]==['0', '1']
+    assert len((path/'predictions.csv').read_text().splitlines())==360
+
+small = '--arch xresnet18d --widen 0.0625 --size 32 --bs 64 --epochs 2 --device cpu --workers 0'.split()
+
+def test_the_command_leaves_the_same_folder(tmp_path):
+    "The same files, and settings that differ in nothing; the first process alone prints"
+    for w in 1,2:
+        ps = begin(w, command, tmp_path/f'log{w}', ['digits', *small, '--out', str(tmp_path/f'run{w}')])
+        assert finish(ps, tmp_path/f'log{w}')==[0]*w, said(tmp_path/f'log{w}')
+    def names(w): return sorted(o.name for o in (tmp_path/f'run{w}').iterdir())
+    def args(w): return (tmp_path/f'run{w}'/'args.yaml').read_text().replace(f'run{w}', 'run')
+    assert names(1)==names(2) and args(1)==args(2)
+    assert (tmp_path/'log2-1').read_text()=='' and (tmp_path/'log2-0').read_text().count('epoch 1/2')==1
+    ps = begin(2, command, tmp_path/'again', ['digits', *small, '--out', str(tmp_path/'run2')])
+    assert finish(ps, tmp_path/'again')==[0,0] and 'nothing to do' in (tmp_path/'again-0').read_text()
+
+# ---- what goes wrong
+
+@pytest.mark.parametrize('what, code, words', [('nan_on_1', 4, 'The loss is nan'), ('apart_on_1', 1, 'process 1 has other weights'), ('die_on_1', 1, 'Another process of the run was lost')])
+def test_all_end(tmp_path, what, code, words):
+    "The loss of one is no number, its weights are others, it is killed: all end soon, and one says why"
+    begun = time.monotonic()
+    codes = finish(begin(2, disturb, tmp_path/'log', str(tmp_path), what, epochs=1), tmp_path/'log')
+    assert codes[0]==code and codes[1]==(-9 if what=='die_on_1' else code), said(tmp_path/'log')
+    assert said(tmp_path/'log').count(words)==1 and time.monotonic()-begun<60
+
+def test_what_is_frozen_later_learns(tmp_path):
+    a, = run(tmp_path, 1, disturbed, what='thaw_later')
+    several = run(tmp_path, 2, disturbed, what='thaw_later')
+    assert all(apart(o['weights'], a['weights'])<1e-10 for o in several)
+
+def test_what_is_nobodys_by_name_differs(tmp_path):
+    "Dropout draws by a key with the number of the process, and the first's is that of one process alone"
+    run(tmp_path, 1, disturbed, what='masks', epochs=1), run(tmp_path, 2, disturbed, what='masks', epochs=1)
+    a,b = (((tmp_path/'1'/'log-0') if i is None else tmp_path/'2'/f'log-{i}').read_text().strip().splitlines() for i in (None,0))
+    assert a[-1]==b[-1]
+
+@pytest.mark.parametrize('argvs, words', [
+    ([['digits','--seed','1'], ['digits','--seed','2']], 'Process 1 has other settings than process 0: seed 1 -> 2'),
+    ([['digits','--bs','1','--epochs','1','--arch','xresnet18d','--device','cpu']]*2, 'bs=1 is fewer images'),
+    ([['digits','--epohcs','1']]*2, "did you mean '--epochs'")], ids=['others','small','slip'])
+def test_what_cannot_begin(tmp_path, argvs, words):
+    argvs = [o+['--out',str(tmp_path/'run')] for o in argvs]
+    assert finish(begin(2, command_each, tmp_path/'log', argvs), tmp_path/'log')==[2,2]
+    assert said(tmp_path/'log').count(words)==1 and 'Traceback' not in said(tmp_path/'log')
+    assert not (tmp_path/'run'/'args.yaml').exists()
+
+def test_a_missing_process(tmp_path):
+    ps = begin(2, command, tmp_path/'log', ['digits', *small], only=[0], timeout=3)
+    assert finish(ps, tmp_path/'log')==[2] and 'Process 0 of 2 could not meet the others' in said(tmp_path/'log')
+
+def test_a_port_in_use(tmp_path):
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        s.listen()
+        ps = begin(2, command, tmp_path/'log', ['digits', *small], only=[0], port=s.getsockname()[1], timeout=3)
+        assert finish(ps, tmp_path/'log')==[2] and 'the port is in use' in said(tmp_path/'log')
+
+# ---- through torchrun
+
+def torchrun(tmp, *argv, restarts=0):
+    "The launcher, with two processes"
+    words = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--rdzv-backend', 'c10d', '--rdzv-endpoint', f'localhost:{free_port()}',
+        '--signals-to-handle', 'SIGTERM,SIGINT,SIGHUP,SIGUSR1', '--max-restarts', str(restarts), '-m', 'bot', 'train', *argv]
+    log = open(Path(tmp)/'torchrun.txt', 'w')
+    return subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True, cwd=tmp)
+
+def children(pid): return [int(o) for o in Path(f'/proc/{pid}/task/{pid}/children').read_text().split()]
+
+def wait_for_batch(path, limit=90):
+    "Until a run has saved something"
+    until = time.monotonic()+limit
+    while time.monotonic()<until and not read_status(path).get('files'): time.sleep(.1)
+    assert read_status(path).get('files'), (path.parent/'torchrun.txt').read_text()
+
+signals = [pytest.param(s, to, marks=[] if (s,to)==('SIGUSR1','agent') else pytest.mark.slow) for s in ('SIGUSR1','SIGTERM','SIGINT') for to in ('agent','worker')]
+
+@pytest.mark.parametrize('sig, to', signals)
+def test_signals(tmp_path, sig, to):
+    "The run is saved, its processes end with 0, and none is left"
+    path = tmp_path/'run'
+    argv = ['digits', *small[:-5], '200', '--device', 'cpu', '--workers', '0', '--save-minutes', '0', '--out', str(path)]
+    p = torchrun(tmp_path, *argv)
+    try:
+        wait_for_batch(path)
+        workers = children(p.pid)
+        os.kill(p.pid if to=='agent' else workers[-1], getattr(signal, sig))
+        p.wait(30)
+    finally:
+        if p.poll() is None: os.killpg(p.pid, signal.SIGKILL)
+    status = read_status(path)
+    assert len(workers)==2 and not any(Path(f'/proc/{o}').exists() for o in workers)
+    assert status['state']=='saved' and (status['epochs'] or status['batch']), (tmp_path/'torchrun.txt').read_text()
+    if to=='worker': assert p.returncode==0, (tmp_path/'torchrun.txt').read_text()
