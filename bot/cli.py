@@ -13,14 +13,14 @@ __all__ = ['eval_main', 'predict_main', 'export_main', 'report_main', 'status_ma
            'parse', 'main', 'check_images', 'check_main', 'told', 'verb', 'report_runs', 'status', 'main_of']
 
 # %% ../nbs/30_cli.ipynb #a890963d
-import os, shlex, sys
+import shlex, sys
 from functools import partial, wraps
 from importlib import import_module
 from pathlib import Path
 from fastcore.meta import delegates
-from .core import DataError, nearest, SavedOnRequest, shown, Switch, UsageError
+from .core import DataError, nearest, shown, Switch, UsageError
 from .ladder import default_rung, options, recipe, settings, split_options
-from .call import as_process, close, lasting_streams, opts_of, Parser, parser_of, read_words, say, words_for
+from .call import as_process, as_trainer, lasting_streams, opts_of, Parser, parser_of, read_words, say, words_for
 
 # %% ../nbs/30_cli.ipynb #80720479
 def plan(
@@ -79,7 +79,7 @@ def train(
     import_module('bot.reported')   # a run that ends leaves its report
     from bot.args import command_of, plain
     o,changes,asked = _wanted(given, rung=rung, but=but, as_paper=as_paper, deterministic=deterministic)
-    out,args = _place(out, asked, fresh)
+    out,args = distributed.from_first(runs.place, out, asked, fresh)
     if args and runs.is_finished(out): return say(_finished_words(out))
     if deterministic: precision.be_deterministic()
     r,dls = data_of(src, runs.run_recipe(args) if args else recipe(rung, but, o['reading'], **changes), o, learner.pick_device(device), as_paper, args)
@@ -91,19 +91,16 @@ def train(
     say(result(learn, run))
     return learn
 
-def _place(out, asked, fresh):
-    "Where the run is kept, found by the first process"
-    from bot import distributed, runs
-    distributed.same_everywhere('settings', asked)
-    return distributed.from_first(runs.place, out, asked, fresh)
-
 def _wanted(given, **more):
     "Options, settings, and what has to be equal for a run to go on; a log that is not installed is told before anything is read"
     from bot.args import asked_for
+    from bot.distributed import same_everywhere
     from bot.logs import check_log
     o,changes = split_options(given)
     check_log(o['log'])
-    return o,changes,asked_for(**more, **o, **changes)
+    asked = asked_for(**more, **o, **changes)
+    same_everywhere('settings', asked)
+    return o,changes,asked
 
 # %% ../nbs/30_cli.ipynb #bdee63b3
 def data_of(
@@ -160,8 +157,7 @@ def follow(
     from contextlib import nullcontext
     from bot.cases import quick_check
     from bot.logs import logged
-    from bot.ranks import asks, recorded_together
-    from bot.resume import handled
+    from bot.ranks import heeding, recorded_together
     source = learn.dls.bag['src']
     verdict = quick_check(source)
     say('\n'.join([plan(learn, run), *(f'check   {o}' for o in verdict)]))
@@ -170,7 +166,7 @@ def follow(
         keep,source.look = learn.run_folder,None
         if keep.state: say(f"goes on after {len(keep.rows)} epochs and {keep.state['batch']} batches")
         try:
-            with handled(asks(learn)): learn.fit_rung()
+            with heeding(learn): learn.fit_rung()
         except BaseException:
             say(f"stopped after {len(keep.rows)} of {learn.recipe['epochs']} epochs and {keep.status.get('batch', 0)} batches; the same command with --out {run} goes on")
             raise
@@ -209,22 +205,8 @@ def parse(
 def main(
     argv:list=None # Words of the command line; unset, the process's own
 )->int: # Exit code
-    "The console script `bot-train`, perhaps one of several processes"
-    if int(os.environ.get('WORLD_SIZE') or 1)>1: code = as_process(argv, _train_together, f"bot-train (process {os.environ.get('RANK')})", _parse_once)
-    else: code = as_process(argv, train, 'bot-train', parse)
-    return 0 if code==SavedOnRequest.code and 'TORCHELASTIC_RUN_ID' in os.environ else code   # to which any other is a failure
-
-def _train_together(**args):
-    "`train`, by one of several processes"
-    from bot.distributed import joined
-    with joined(args.get('device')) as device: return train(**args | dict(device=device))
-
-def _parse_once(argv):
-    "`parse`; what is wrong with the words, the first process says"
-    try: return parse(argv)
-    except UsageError:
-        if os.environ.get('RANK')!='0': close(sys.stderr)
-        raise
+    "The console script `bot-train`, alone or as one of several processes"
+    return as_trainer(argv, train, 'bot-train', parse)
 
 # %% ../nbs/30_cli.ipynb #6d7131d4
 def check_images(

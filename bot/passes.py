@@ -72,7 +72,7 @@ def all_passes(
 ):
     "The gradients of a batch, and its step"
     xb,yb,n,done = learn.xb,learn.yb,_rows(learn),[]
-    parts = parts_of(n, size, _most(n))
+    parts = parts_of(n, size, Step.now and Step.now.shares and max(map(len, Step.now.shares)))
     for i,(a,b) in enumerate(parts):
         with part_step(a, b, n, i, len(parts)):
             learn.xb,learn.yb = (tuple(o[a:max(b, a+1)] for o in os) for os in (xb,yb))   # no process is without an image
@@ -81,10 +81,6 @@ def all_passes(
     learn.xb,learn.yb,learn.pred,learn.loss = xb,yb,torch.cat([p for p,_ in done]),sum(l for _,l in done)
     learn._with_events(learn._step, 'step', CancelStepException)
     learn.opt.zero_grad()
-
-def _most(n):
-    "Images of the process that has most of the batch"
-    return max(map(len, Step.now.shares)) if Step.now and Step.now.shares else n
 
 def _rows(learn):
     "Images of a batch; what cannot be cut by them is refused"

@@ -11,7 +11,8 @@ class Net(nn.Module):
     def __init__(self, seed=0, drop=0., norm=False, dtype=torch.double):
         super().__init__()
         torch.manual_seed(seed)
-        self.body = nn.Sequential(nn.AvgPool2d(4), nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8) if norm else nn.Identity(), nn.ReLU(), nn.Flatten(), nn.Dropout(drop), nn.Linear(8*36, 10)).to(dtype)
+        norm = nn.BatchNorm2d(8) if norm else nn.Identity()
+        self.body = nn.Sequential(nn.AvgPool2d(4), nn.Conv2d(3, 8, 3), norm, nn.ReLU(), nn.Flatten(), nn.Dropout(drop), nn.Linear(8*36, 10)).to(dtype)
         self.dtype = dtype
     def forward(self, x): return self.body(x.as_subclass(torch.Tensor).to(self.dtype))
 

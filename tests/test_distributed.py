@@ -62,8 +62,7 @@ def test_the_run_of_one_process(one, tmp_path, world):
         assert apart(dict(a=torch.tensor(o['losses'])), dict(a=torch.tensor(one['losses'])))<1e-6
         assert [round(v[2]*359, 6) for v in o['values']]==[round(v[2]*359) for v in one['values']]==[round(v[2]*359, 3) for v in one['values']]
         assert all(abs(a[1]-b[1])<1e-6 for a,b in zip(o['values'], one['values']))
-        for k in 'preds','tta':
-            assert torch.equal(o[k][1], one[k][1]) and (o[k][0]-one[k][0]).abs().max()<1e-6
+        assert all(torch.equal(o[k][1], one[k][1]) and (o[k][0]-one[k][0]).abs().max()<1e-6 for k in ('preds','tta'))
         assert (o['loss']-one['loss']).abs().max()<1e-6
     assert all(o['values']==several[0]['values'] and apart(o['weights'], several[0]['weights'])==0 for o in several)
 
