@@ -117,7 +117,7 @@ def _apart():
         os.environ['WORLD_SIZE'] = world
         with suppress(Exception): dist.destroy_process_group()
 
-# %% ../nbs/23_distributed.ipynb #da1cea28
+# %% ../nbs/23_distributed.ipynb #3c490c9a
 def lost(
     e:BaseException # Anything
 )->BaseException: # The same, or the error of the process that is missed
@@ -136,19 +136,13 @@ def last_words(
     "The error itself, or that of the process that had it first, which says it"
     e = lost(e)
     if getattr(e, 'told', False) or not leave_word(store, e): hush()
-    _wait_for_readers(store)
     return e
 
-# %% ../nbs/23_distributed.ipynb #a553cb9d
+# %% ../nbs/23_distributed.ipynb #aec4c37a
 def hush():
     "Have what is written to stderr be lost: another process says it"
     sys.stderr.flush()
     with open(os.devnull, 'w') as null, suppress(OSError, ValueError): os.dup2(null.fileno(), sys.stderr.fileno())
-
-def _wait_for_readers(store, wait=3):
-    with suppress(Exception):
-        until,_ = time.monotonic()+wait,store.add('gone', 1)
-        while not ranks()[0] and store.add('gone', 0)<ranks()[1] and time.monotonic()<until: time.sleep(.05)
 
 # %% ../nbs/23_distributed.ipynb #365e7f71
 def gathered(

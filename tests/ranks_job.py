@@ -44,28 +44,29 @@ def learner(device='cpu', reading='paper', but=(), bs=64, src='digits', model=No
     return learn
 
 def outcome(learn):
-    return dict(weights={k:v.clone() for k,v in learn.model.state_dict().items()}, rows=learn.rows.noted, losses=[float(o) for o in learn.recorder.losses],
+    return dict(weights={k:v.clone() for k,v in learn.model.state_dict().items()}, rows=learn.rows.noted, losses=[float(o) for o in learn.recorder.losses], lrs=list(learn.recorder.lrs),
         values=[list(map(float, o)) for o in learn.recorder.values])
 
-def fit(out, epochs=2, preds=False, before=None, **kwargs):
+def fit(out, epochs=2, preds=False, before=None, norm=False, **kwargs):
     "Train, and leave what came of it"
     from bot.distributed import joined, ranks
-    from bot.ranks import together
+    from bot.ranks import in_ranks
     from contextlib import nullcontext
     torch.set_num_threads(1)
     with joined('cpu') as device:
-        learn = learner(device, **kwargs)
+        learn = learner(device, model=Net(norm=True, dtype=torch.float) if norm else None, **kwargs)
         if before: before(learn)
-        with together(learn) if ranks()[1]>1 else nullcontext(), learn.no_bar(), learn.no_logging():
+        with in_ranks(learn) if ranks()[1]>1 else nullcontext(), learn.no_bar(), learn.no_logging():
             learn.fit_rung(epochs)
             res = outcome(learn)
             more = dict(preds=learn.get_preds(), loss=learn.get_preds(with_loss=True)[2], tta=learn.tta(n=2)) if preds else {}
             dropped = [dict(o.dropped) for o in learn.dls.loaders]
         torch.save(res | more | dict(dropped=dropped), Path(out)/f'{ranks()[0]}.pt')
 
-def start(rank, world, port, f, log, args, kwargs):
+def start(rank, world, port, f, log, args, kwargs, agent=True):
     "One of `world` processes, whose output goes to a file"
     env(rank, world, port)
+    if agent: os.environ['TORCHELASTIC_USE_AGENT_STORE'] = 'True'
     fd = os.open(f'{log}-{rank}', os.O_WRONLY|os.O_CREAT|os.O_APPEND)
     os.dup2(fd, 1), os.dup2(fd, 2)
     sys.stdout,sys.stderr = (open(i, 'w', buffering=1, closefd=False) for i in (1,2))
@@ -81,8 +82,7 @@ def recorded_fit(out, path, epochs=2, signal_at=None, who=0, after=None, **kwarg
     from fastai.callback.core import Callback
     from bot.core import SavedOnRequest
     from bot.distributed import joined, ranks
-    from bot.ranks import asks, recorded_together
-    from bot.resume import handled
+    from bot.ranks import heeding, recorded_together
     torch.set_num_threads(1)
     class Hit(Callback):
         def after_pred(self):
@@ -91,7 +91,7 @@ def recorded_fit(out, path, epochs=2, signal_at=None, who=0, after=None, **kwarg
         learn = learner(device, **kwargs)
         if after: after(learn)
         try:
-            with recorded_together(learn, path), handled(asks(learn)), learn.no_bar(), learn.no_logging(): learn.fit_rung(epochs, cbs=Hit())
+            with recorded_together(learn, path), heeding(learn), learn.no_bar(), learn.no_logging(): learn.fit_rung(epochs, cbs=Hit())
         except SavedOnRequest: print('saved', learn.train_iter)
         torch.save(outcome(learn), Path(out)/f'{ranks()[0]}.pt')
 
@@ -153,3 +153,24 @@ def command(argv, timeout=None):
     return main(argv)
 
 def command_each(argvs, timeout=None): return command(argvs[int(os.environ['RANK'])], timeout)
+
+# ---- the same shares and averages, computed by one process
+
+def shares_by_hand(out, lrs):
+    "What two processes in float32 compute, with batch norm of their own, in a plain loop"
+    import copy
+    torch.set_num_threads(1)
+    learn = learner(but='distill', alpha=0., model=Net(norm=True, dtype=torch.float))
+    learn.create_opt()
+    learn.opt.set_hypers(mom=learn.recipe['mom'], wd=learn.recipe['wd'])
+    models,loaders = [learn.model,copy.deepcopy(learn.model)],[copy.deepcopy(learn.dls.train) for _ in range(2)]
+    for r,dl in enumerate(loaders): dl.rank,dl.world = r,2
+    for epoch in range(2):
+        for t,bs in enumerate(zip(*loaders), 22*epoch):
+            for m,(x,y) in zip(models, bs): learn.loss_func(m.train()(x), y).backward()
+            for p,q in zip(*(o.parameters() for o in models)): p.grad,q.grad = p.grad/2+q.grad/2,None
+            learn.opt.set_hypers(lr=float(lrs[t]))
+            learn.opt.step(), learn.opt.zero_grad()
+            for p,q in zip(*(o.parameters() for o in models)): q.data.copy_(p.data)
+        for p,q in zip(*(o.buffers() for o in models)): q.data.copy_(p.data)
+    torch.save(models[0].state_dict(), Path(out)/'hand.pt')

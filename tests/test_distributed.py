@@ -1,10 +1,10 @@
 "Several processes train as one does: the same order, draws and weights, exact validation, one run folder, and words when something goes wrong."
 import csv, multiprocessing, os, signal, socket, subprocess, sys, time
 from pathlib import Path
-import pytest, torch
+import pytest, torch, torch.distributed
 from bot.files import read_status
 from pictures import lay_colors
-from ranks_job import command, command_each, disturb, disturbed, fit, recorded_fit, start
+from ranks_job import command, command_each, disturb, disturbed, fit, recorded_fit, shares_by_hand, start
 
 ctx = multiprocessing.get_context('forkserver')
 ctx.set_forkserver_preload(['bot.all', 'bot.cli', 'bot.ranks', 'bot.reported', 'ranks_job'])
@@ -14,9 +14,12 @@ def free_port():
         s.bind(('127.0.0.1', 0))
         return s.getsockname()[1]
 
+stores = []
+
 def begin(world, f, log, *args, only=None, port=None, **kwargs):
-    port = port or free_port()
-    ps = [ctx.Process(target=start, args=(r, world, port, f, str(log), args, kwargs)) for r in only or range(world)]
+    if not only: stores.append(torch.distributed.TCPStore('127.0.0.1', 0, None, True, wait_for_workers=False))   # as torchrun's
+    port = port or (free_port() if only else stores[-1].port)
+    ps = [ctx.Process(target=start, args=(r, world, port, f, str(log), args, kwargs, not only)) for r in only or range(world)]
     for p in ps: p.start()
     return ps
 
@@ -84,6 +87,12 @@ def test_the_authors_mixup(tmp_path):
     plain = [run(tmp_path/'plain', w, reading='gluoncv', epochs=1, alpha=0.) for w in (1,2)]
     assert_same_rows(plain[0][0], plain[1])
 
+def test_batch_norm_is_each_processs_own(tmp_path):
+    "In float32 two processes give the bits of a loop that computes the same two halves, each with batch norm of its own, and averages"
+    several = run(tmp_path, 2, but='distill', alpha=0., norm=True)
+    assert finish(begin(1, shares_by_hand, tmp_path/'log', str(tmp_path), several[0]['lrs']), tmp_path/'log')==[0], said(tmp_path/'log')
+    assert len(several[0]['lrs'])==44 and all(apart(o['weights'], torch.load(tmp_path/'hand.pt'))==0 for o in several)
+
 @pytest.fixture(scope='module')
 def spoilt(tmp_path_factory):
     "48 training and 12 validation images of three classes; of the training images one in three cannot be read, and one of validation"
@@ -148,6 +157,17 @@ def test_all_end(tmp_path, what, code, words):
     codes = finish(begin(2, disturb, tmp_path/'log', str(tmp_path), what, epochs=1), tmp_path/'log')
     assert codes[0]==code and codes[1]==(-9 if what=='die_on_1' else code), said(tmp_path/'log')
     assert said(tmp_path/'log').count(words)==1 and time.monotonic()-begun<60
+
+def test_an_image_that_one_cannot_read(tmp_path):
+    "The process that met it says so, once; the run folder notes it, and both end with the code for data"
+    path = lay_colors(tmp_path/'photos', train=16, valid=4)
+    sorted((path/'train').rglob('*.*'))[-1].write_bytes(b'no image')
+    argv = [str(path), *small, '--bad', 'stop', '--out', str(tmp_path/'run')]
+    argv[argv.index('--bs')+1] = '8'
+    assert finish(begin(2, command, tmp_path/'log', argv), tmp_path/'log')==[3,3], said(tmp_path/'log')
+    status = read_status(tmp_path/'run')
+    assert status.get('state')=='failed' and 'cannot read' in status['error'].lower(), said(tmp_path/'log')
+    assert said(tmp_path/'log').count('bot-train (process ')==1 and 'gloo' not in said(tmp_path/'log')+status['error'] and 'Exception occured' not in status['error']
 
 def test_what_is_frozen_later_learns(tmp_path):
     a, = run(tmp_path, 1, disturbed, what='thaw_later')
@@ -217,3 +237,37 @@ def test_signals(tmp_path, sig, to):
     assert len(workers)==2 and not any(Path(f'/proc/{o}').exists() for o in workers)
     assert status['state']=='saved' and (status['epochs'] or status['batch']), (tmp_path/'torchrun.txt').read_text()
     if to=='worker': assert p.returncode==0, (tmp_path/'torchrun.txt').read_text()
+
+# ---- launch files
+
+launch = sorted((Path(__file__).parents[1]/'examples/launch').glob('*.sh'))
+
+def dry(script, tmp, argv, **env):
+    "The words of each command that a launch file calls, where a stand-in for each program writes down its own"
+    (tmp/'bin').mkdir()
+    for k,does in dict(torchrun='', srun='shift 0; exec "$@"', scontrol='[ "$1" = show ] && printf "node1\\nnode2\\n"', **{'bot-status':'exit ${STATUS:-0}'}).items():
+        (tmp/'bin'/k).write_text(f'#!/bin/bash\necho {k} "$@" >> {tmp}/said\n{does}\nexit 0\n' if k!='srun' else f'#!/bin/bash\n{does}\n')
+        (tmp/'bin'/k).chmod(0o755)
+    p = subprocess.run(['bash', str(script), *argv], env=os.environ | env | dict(PATH=f"{tmp}/bin:{os.environ['PATH']}"), capture_output=True, text=True, cwd=tmp)
+    return p,(tmp/'said').read_text().splitlines()
+
+@pytest.mark.parametrize('script', launch, ids=lambda o: o.stem)
+def test_launch_files(tmp_path, script):
+    "torchrun and the command take the words, and the signals that save a run reach it"
+    from torch.distributed.run import get_args_parser
+    from bot.cli import parse
+    args = ['photos', '--rung', 'mixup', '--but', 'distill']
+    env = dict(HEAD='node1', RUN='runs/first', SLURM_NNODES='2', SLURM_JOB_NODELIST='node[1-2]', SLURM_JOB_ID='7', SLURM_GPUS_ON_NODE='8')
+    p,said = dry(script, tmp_path, args if script.stem=='slurm' else ['8', *args, '--out', 'runs/first'], **env)
+    assert p.returncode==0, p.stderr
+    o = get_args_parser().parse_args(next(l for l in said if l.startswith('torchrun')).split()[1:])
+    assert o.nproc_per_node=='8' and o.signals_to_handle=='SIGTERM,SIGINT,SIGHUP,SIGUSR1' and o.max_restarts==3 and o.module and o.training_script=='bot'
+    assert o.training_script_args[0]=='train' and parse(o.training_script_args[1:])==dict(src='photos', rung='mixup', but='distill', out='runs/first')
+    assert script.stem=='one_machine' or (o.nnodes,o.rdzv_backend,o.rdzv_endpoint)==('2','c10d','node1:29500')
+
+@pytest.mark.parametrize('status, again', [(0, False), (75, True), (1, False)])
+def test_the_queue_is_asked_again(tmp_path, status, again):
+    "Only a run that can go on is put back into the queue"
+    env = dict(RUN='runs/first', SLURM_NNODES='2', SLURM_JOB_NODELIST='node[1-2]', SLURM_JOB_ID='7', SLURM_GPUS_ON_NODE='8', STATUS=str(status))
+    p,said = dry(next(o for o in launch if o.stem=='slurm'), tmp_path, ['photos'], **env)
+    assert p.returncode==status and ('scontrol requeue 7' in said)==again
