@@ -21,6 +21,7 @@ Modules:
 - `bot.core`: What every other module uses: errors with their exit codes, files that are whole or not there, tables for people
 - `bot.datasets`: Data sets that a name is enough for: digits, which come along, and those of fastai
 - `bot.distill`: A hook that adds a trained teacher's answers to the loss
+- `bot.distributed`: Processes that a launcher starts, and what each has to hear from the others
 - `bot.evaluate`: How good a run is on labelled images: its own, or others, with intervals and with what spoils the number
 - `bot.exclude`: A list of files that a training leaves out, as the doctor writes it
 - `bot.export`: A trained model for other programs: plain PyTorch, ONNX, `torch.export` and timm, each form checked on real images
@@ -57,6 +58,7 @@ Modules:
 - `bot.probe`: A head fitted to published weights by logistic regression, in one pass over the images
 - `bot.published`: Which model a tag or a file means, what its weights know already, and whose they are
 - `bot.ranges`: Which values a setting takes, and what is said of others
+- `bot.ranks`: A learner that trains as one of several processes, and gives the run of one
 - `bot.report`: The page of a run: how good it is and how sure that is, what it mistakes for what, with the pictures, and how it came about
 - `bot.reported`: Every run that is kept in a folder leaves its report there, and a learner shows it
 - `bot.resnet`: Four variants of ResNet at seven depths, all made by one class, and what they cost

@@ -18,12 +18,12 @@ from functools import partial, wraps
 from importlib import import_module
 from pathlib import Path
 from fastcore.meta import delegates
-from .core import handled, nearest, shown, UsageError
+from .core import nearest, shown, UsageError
 from .ranges import Switch
 from .ladder import options, recipe, settings, split_options
 from .tuned import usual_rung
 from .about import epoch_line, plan, result
-from .call import as_process, lasting_streams, opts_of, Parser, parser_of, read_words, say, words_for
+from .call import as_process, as_trainer, lasting_streams, opts_of, Parser, parser_of, read_words, say, words_for
 
 # %% ../nbs/30_cli.ipynb #ab716c1a
 @delegates(settings)
@@ -42,18 +42,18 @@ def train(
 ): # The trained `Learner`; `None` if the run was finished before
     "Train an image classifier with the tricks of a rung, and keep the run in a folder; the same command goes on with a run that was stopped"
     from fastai.torch_core import set_seed
-    from bot import learner, precision, runs
+    from bot import distributed, learner, precision, runs
     import_module('bot.reported')   # a run that ends leaves its report
     from bot.args import command_of
     rung = usual_rung(given.get('pretrained'), head_only, rung)
     o,changes,asked = _wanted(given, rung=rung, but=but, as_paper=as_paper, deterministic=deterministic)
-    out,args = runs.place(out, asked, fresh)
+    out,args = distributed.from_first(runs.place, out, asked, fresh)
     if args and runs.is_finished(out): return say(_finished_words(out, args, src))
     if deterministic: precision.be_deterministic()
     r,dls = data_of(src, runs.run_recipe(args) if args else recipe(rung, but, o['reading'], **changes), o, learner.pick_device(device), as_paper, args)
     set_seed(o['seed'])
-    learn = learner.bag_learner(dls, r)
-    run = out if args else _new_run(asked, dls, src, r, out)
+    learn = distributed.in_turn(learner.bag_learner, dls, r)   # the first downloads
+    run = out if args else distributed.from_first(_new_run, asked, dls, src, r, out)
     follow(learn, run, o['save_minutes'], o['log'], asked=asked, command=command_of(src, asked, run, o['log']))
     say(result(learn, run))
     return learn
@@ -61,10 +61,13 @@ def train(
 def _wanted(given, **more):
     "Options, settings, and what has to be equal for a run to go on; a log that is not installed is told before anything is read"
     from bot.args import asked_for
+    from bot.distributed import same_everywhere
     from bot.logs import check_log
     o,changes = split_options(given)
     check_log(o['log'])
-    return o,changes,asked_for(**more, **o, **changes)
+    asked = asked_for(**more, **o, **changes)
+    same_everywhere('settings', asked)
+    return o,changes,asked
 
 # %% ../nbs/30_cli.ipynb #bdee63b3
 def data_of(
@@ -114,14 +117,14 @@ def follow(
     "Train, keep the run folder and show progress"
     from contextlib import nullcontext
     from bot.logs import logged
-    from bot.resume import recorded
+    from bot.ranks import heeding, recorded_together
     verdict,source = _verdict(learn, run),learn.dls.bag['src']
     quiet = nullcontext() if sys.stdout.isatty() else learn.no_bar()
-    with logged(learn, run, log), recorded(learn, run, tell, save_minutes, check=verdict, **extra), learn.no_logging(), quiet:
+    with logged(learn, run, log), recorded_together(learn, run, tell, save_minutes, check=verdict, **extra), learn.no_logging(), quiet:
         keep,source.look = learn.run_folder,None
         if keep.state: say(f"goes on after {len(keep.rows)} epochs and {keep.state['batch']} batches")
         try:
-            with handled(keep.ask): learn.fit_rung()
+            with heeding(learn): learn.fit_rung()
         except BaseException:
             say(f"stopped after {len(keep.rows)} of {learn.recipe['epochs']} epochs and {keep.status.get('batch', 0)} batches; the same command with --out {run} goes on")
             raise
@@ -192,8 +195,8 @@ def parse(
 def main(
     argv:list=None # Words of the command line; unset, the process's own
 )->int: # Exit code
-    "The console script `bot-train`"
-    return as_process(argv, train, 'bot-train', parse)
+    "The console script `bot-train`, alone or as one of several processes"
+    return as_trainer(argv, train, 'bot-train', parse)
 
 # %% ../nbs/30_cli.ipynb #6d7131d4
 def check_images(

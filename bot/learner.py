@@ -29,7 +29,7 @@ from fastai.learner import Learner
 from fastai.metrics import accuracy
 from fastai.torch_core import default_device
 from .core import UsageError
-from .ladder import check_settings, drop_epochs, fit_size, fit_to, Recipe, recipe, setting, settings, unused, warmup_epochs
+from .ladder import check_settings, drop_epochs, fit_size, fit_to, recipe, Recipe, setting, settings, unused, warmup_epochs
 from .tuned import fit_probe, fit_tuned, freeze_epochs, usual_rung
 from .block import bag_of, BagCrop, BagNormalize, norm_stats
 from .init import inits, zero_gamma
@@ -214,7 +214,7 @@ class BagLearner(Learner):
     def one_batch(self, i, b):
         n = self._base.get('grad_accum_steps') if self.training else None
         if not n or n==1: super().one_batch(i, b)
-        else: in_passes(self, i, b, -(-self.dls.train.bs//n))
+        else: in_passes(self, i, b, -(-self.dls.train.bs//(n*getattr(self.dls.train, 'world', 1))))
 
     def _call_one(self, event_name):
         getattr(event, event_name)   # there is one of this name
