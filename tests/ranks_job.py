@@ -44,8 +44,9 @@ def learner(device='cpu', reading='paper', but=(), bs=64, src='digits', model=No
     return learn
 
 def outcome(learn):
-    return dict(weights={k:v.clone() for k,v in learn.model.state_dict().items()}, rows=learn.rows.noted, losses=[float(o) for o in learn.recorder.losses], lrs=list(learn.recorder.lrs),
-        values=[list(map(float, o)) for o in learn.recorder.values])
+    rec,weights = learn.recorder,{k:v.clone() for k,v in learn.model.state_dict().items()}
+    return dict(weights=weights, rows=learn.rows.noted, losses=[float(o) for o in rec.losses], lrs=list(rec.lrs),
+        values=[list(map(float, o)) for o in rec.values])
 
 def fit(out, epochs=2, preds=False, before=None, norm=False, **kwargs):
     "Train, and leave what came of it"
