@@ -78,7 +78,7 @@ def step_time(
 )->float: # Seconds
     "What a step computes"
     r,bs,dev = learn.recipe,learn.dls.train.bs,torch.device(learn.dls.device)
-    n = bs if dev.type=='cuda' else min(bs, 8)
+    n = max(2, bs if dev.type=='cuda' else min(bs, 8))   # batch norm takes no single value
     xb,y = torch.zeros(n, channels_of(learn.dls), r['size'], r['size'], device=dev),torch.zeros(n, dtype=torch.long, device=dev)
     with torch.random.fork_rng(devices=[dev] if dev.type=='cuda' else []):
         net,times = deepcopy(unwrapped(learn.model)).to(dev).train(),[]
