@@ -10,6 +10,7 @@ Modules:
 - `bot.alike`: Copies, and images that show the same under another encoding, among hundreds of thousands
 - `bot.args`: Settings, data and versions of a run in one text file, from which it can be made again
 - `bot.augment`: The paper's input pipeline (§2.1), in its words and in its authors' code
+- `bot.average`: A second model whose weights are a running mean of those in training
 - `bot.balance`: A loss in which each class has the same say, however many images it has
 - `bot.block`: The paper's pipeline as fastai's blocks, and loaders in one call
 - `bot.call`: A function as a command: options from its signature, exit codes from its errors

@@ -103,7 +103,7 @@ def settings(
 
 # %% ../nbs/01_ladder.ipynb #fddf0f25
 def options(
-    reading:One('paper', 'gluoncv')='paper', # Where the two differ: 'paper' (its words) or 'gluoncv' (the authors' code)
+    reading:One('paper', 'gluoncv', 'torchvision')='paper', # Where they differ: 'paper' (its words), 'gluoncv' (the authors' code) or 'torchvision' (its code)
     valid_pct:Num('(0,1)')=.2, # Share of each class that validates, where the source does not say
     root:str=None, # Folder that a table's paths begin in; unset, its own
     exclude:str=None, # File of images to leave out, as bot-check writes it
@@ -142,7 +142,7 @@ def check_settings(
     return {k:None if v is None else setting(k)(v, k) for k,v in values.items()}
 
 # %% ../nbs/01_ladder.ipynb #52c6df45
-readings = dict(paper={}, gluoncv=dict(init='msra'))
+readings = dict(paper={}, gluoncv=dict(init='msra'), torchvision=dict(init='kaiming'))
 
 # %% ../nbs/01_ladder.ipynb #63bbcf22
 def is_paper(
