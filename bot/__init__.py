@@ -19,6 +19,7 @@ Modules:
 - `bot.check`: Looks at every image once before a training, and writes down what would spoil it
 - `bot.cli`: `bot-train`: from a folder of images to a trained classifier
 - `bot.core`: What every other module uses: errors with their exit codes, files that are whole or not there, tables for people
+- `bot.cutmix`: A hook that trains on images with a part of another one in them, alone or in turn with mixup
 - `bot.datasets`: Data sets that a name is enough for: digits, which come along, and those of fastai
 - `bot.distill`: A hook that adds a trained teacher's answers to the loss
 - `bot.evaluate`: How good a run is on labelled images: its own, or others, with intervals and with what spoils the number

@@ -9,7 +9,7 @@ Docs: https://OWNER.github.io/bot/average.html.md"""
 
 # %% auto #0
 __all__ = ['ema_constants', 'update_every', 'kept_share', 'theirs', 'averaged_model', 'update', 'BagEMA', 'add_columns',
-           'copy_of', 'judge', 'with_model']
+           'copy_of', 'tell_metrics', 'with_model']
 
 # %% ../nbs/18_average.ipynb #0e95a7aa
 from contextlib import contextmanager, nullcontext
@@ -99,7 +99,7 @@ class BagEMA(Callback):
         if self.training or not self.on or self.avg is None or not self.yb: return
         half = getattr(self.learn, 'half_precision', None)
         with half.context() if half else nullcontext(): self.pred_avg = self.avg.module(*self.xb)
-        judge(self.learn, self.pred_avg, self.seen)
+        tell_metrics(self.learn, self.pred_avg, self.seen)
 
     def after_validate(self):
         if self.on and not self.recorder.cancel_valid: self.recorder.log += [o.value for o in self.seen]
@@ -125,7 +125,7 @@ def copy_of(
     res.reset()
     return res
 
-def judge(
+def tell_metrics(
     learn, # In a validation, after its loss
     pred, # What another model makes of the batch
     metrics:list # To be told
