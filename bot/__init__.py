@@ -22,6 +22,7 @@ Modules:
 - `bot.cutmix`: A hook that trains on images with a part of another one in them, alone or in turn with mixup
 - `bot.datasets`: Data sets that a name is enough for: digits, which come along, and those of fastai
 - `bot.distill`: A hook that adds a trained teacher's answers to the loss
+- `bot.encoded`: A file that fastai takes for an image, and that is decoded no further than its crop needs
 - `bot.evaluate`: How good a run is on labelled images: its own, or others, with intervals and with what spoils the number
 - `bot.exclude`: A list of files that a training leaves out, as the doctor writes it
 - `bot.export`: A trained model for other programs: plain PyTorch, ONNX, `torch.export` and timm, each form checked on real images
