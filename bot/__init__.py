@@ -63,6 +63,7 @@ Modules:
 - `bot.sources`: Images and their classes, from wherever they are
 - `bot.state`: The state of training as text and tensors, and what the model made of each validation image
 - `bot.test_utils`: A small learner, and hooks that keep or interrupt what happens in it: what several notebooks test with
+- `bot.trivial`: Three more ways to vary an image, as functions and as transforms for any data block
 - `bot.turns`: Any number of processes, on any number of machines, train the cells of a plan; none is trained twice, and one that was killed goes on
 - `bot.verdict`: What each trick did, on these images and for new ones, with intervals, and with "cannot tell" where the trainings cannot
 - `bot.wait`: A timed step of each cell's model, the hours that follow from it, and what a given time allows
