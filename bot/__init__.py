@@ -7,6 +7,7 @@ paper's procedure up to any of its steps, with any of them left out or changed.
 Modules:
 
 - `bot.ablation`: `ablate` trains rungs from several seeds on your images, and says which of them helped, which did not, and where it cannot tell
+- `bot.about`: A run before it begins, after each epoch, and at its end, in lines for a terminal
 - `bot.alike`: Copies, and images that show the same under another encoding, among hundreds of thousands
 - `bot.args`: Settings, data and versions of a run in one text file, from which it can be made again
 - `bot.augment`: The paper's input pipeline (§2.1), in its words and in its authors' code
@@ -31,6 +32,7 @@ Modules:
 - `bot.folders`: Folders of images: what is in them, which folders are classes, and which part validates
 - `bot.formats`: What the bytes of an image file say, and the pixels that they stand for
 - `bot.forms`: A network as ONNX, as `torch.export` has it, and as a folder for timm
+- `bot.freezing`: A hook that lets the head learn alone at first, and rates that fall from head to stem
 - `bot.grid`: Which trainings are compared with which, what each of them is on these images and this device, and a file that fixes it before the first one starts
 - `bot.guards`: The order in which hooks act in a step, and two hooks that stop a run before it is wasted
 - `bot.images`: An image that is not decoded yet: decoded as far as a crop needs, the right way up
@@ -54,6 +56,10 @@ Modules:
 - `bot.precision`: Hooks that compute in 16 bits, and lay out images channels last
 - `bot.predict`: A trained model asked about images: files, folders or a list, in, a table out, without fastai
 - `bot.predictions`: The likeliest classes of each image and the loss, as the rows of `predictions.csv`
+- `bot.prepared`: Loaders that prepare images as a model with weights expects
+- `bot.probe`: A head fitted to published weights by logistic regression, in one pass over the images
+- `bot.published`: Which model a tag or a file means, what its weights know already, and whose they are
+- `bot.ranges`: Which values a setting takes, and what is said of others
 - `bot.report`: The page of a run: how good it is and how sure that is, what it mistakes for what, with the pictures, and how it came about
 - `bot.reported`: Every run that is kept in a folder leaves its report there, and a learner shows it
 - `bot.resnet`: Four variants of ResNet at seven depths, all made by one class, and what they cost
@@ -64,11 +70,13 @@ Modules:
 - `bot.state`: The state of training as text and tensors, and what the model made of each validation image
 - `bot.test_utils`: A small learner, and hooks that keep or interrupt what happens in it: what several notebooks test with
 - `bot.trivial`: Three more ways to vary an image, as functions and as transforms for any data block
+- `bot.tuned`: Which rung is meant where weights are asked for, and how long it runs on so many images
 - `bot.turns`: Any number of processes, on any number of machines, train the cells of a plan; none is trained twice, and one that was killed goes on
 - `bot.verdict`: What each trick did, on these images and for new ones, with intervals, and with "cannot tell" where the trainings cannot
 - `bot.wait`: A timed step of each cell's model, the hours that follow from it, and what a given time allows
 - `bot.watch`: Loss curves while a model trains, and the batch that it is given
 - `bot.weights`: Weights of a model, from files and from timm, and back
+- `bot.words`: What a learner is about to do, in words
 - `bot.workers`: Processes that read images: how they begin and end, and where it is said that one was killed"""
 
 __version__ = "0.0.1"

@@ -14,7 +14,8 @@ __all__ = ['asked_rows', 'timed_plan', 'seeds_done', 'after_cell', 'ablate']
 import time
 from pathlib import Path
 from fastcore.meta import delegates
-from .core import check_place, Num, One, shown, UsageError
+from .core import check_place, shown, UsageError
+from .ranges import Num, One
 from .ladder import default_rung, options, settings
 from .learner import pick_device
 from .args import asked_for, plain

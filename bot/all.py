@@ -4,7 +4,7 @@ with _warnings.catch_warnings():
     _warnings.simplefilter('ignore')   # what fastai itself does at import with newer versions of torch and pandas
     import fastai.vision.all as _fastai   # first and whole: its libraries load a sixth slower in another order
 from .core import BotError, DataError, UsageError
-from .ladder import default_rung, fit_to, ladder, Ladder, readings, recipe, Recipe, settings, Trick
+from .ladder import default_rung, fit_to, ladder, Ladder, ladders, readings, recipe, Recipe, settings, Trick
 from .images import Encoded, ImageError
 from .datasets import digits
 from .sources import find_source
@@ -27,8 +27,10 @@ from .guards import Diverged, DivergenceGuard, hook_order, TargetCheck
 from .mixup import BagMixup, draw_pairs, mix
 from .distill import as_teacher, CachedTeacher, Distillation, Teacher
 from .precision import ChannelsLastBatch, HalfPrecision
+from .freezing import FrozenStart
 from .watch import draw_curves, loss_curves, LossPlot
 from .learner import bag_learner
+from .words import run_card
 from .args import save_args
 from .runs import load_run, save_weights
 from .resume import recorded, RunFolder
@@ -44,7 +46,8 @@ from .export import export
 from .ablation import ablate
 from .core import add_help as _add_help
 
-__all__ = ['BotError', 'DataError', 'UsageError', 'default_rung', 'fit_to', 'ladder', 'Ladder', 'readings', 'recipe', 'Recipe', 'settings', 'Trick', 'Encoded',
+__all__ = ['BotError', 'DataError', 'UsageError', 'default_rung', 'fit_to', 'ladder', 'Ladder', 'ladders', 'readings', 'recipe', 'Recipe', 'settings',
+    'Trick', 'Encoded',
     'ImageError', 'digits', 'find_source', 'keyed', 'KeyedDL', 'paper_mean', 'paper_std', 'pca_noise', 'random_box', 'scale_hsv', 'bag_block', 'bag_dls',
     'BagCrop', 'BagImageBlock', 'BagNormalize', 'EncodedImage', 'norm_stats', 'init_layers', 'kaiming', 'msra', 'xavier', 'zero_gamma', 'depths', 'macs',
     'n_params', 'summary', 'variants', 'from_timm', 'input_cfg', 'load_weights', 'read_weights', 'to_timm', 'features', 'xresnet_split', 'xresnet18a',
@@ -53,7 +56,9 @@ __all__ = ['BotError', 'DataError', 'UsageError', 'default_rung', 'fit_to', 'lad
     'xresnet152b', 'xresnet152c', 'xresnet152d', 'xresnet200a', 'xresnet200b', 'xresnet200c', 'xresnet200d', 'BagLoss', 'distill_loss', 'logit_gap',
     'smooth_labels', 'soft_cross_entropy', 'teacher_loss', 'decayed', 'nag', 'Nesterov', 'scale_lr', 'cosine_factor', 'lr_schedule', 'plot_sched',
     'step_factor', 'warmup_factor', 'Diverged', 'DivergenceGuard', 'hook_order', 'TargetCheck', 'BagMixup', 'draw_pairs', 'mix', 'as_teacher',
-    'CachedTeacher', 'Distillation', 'Teacher', 'ChannelsLastBatch', 'HalfPrecision', 'draw_curves', 'loss_curves', 'LossPlot', 'bag_learner', 'save_args',
+    'CachedTeacher', 'Distillation', 'Teacher', 'ChannelsLastBatch', 'HalfPrecision', 'FrozenStart', 'draw_curves', 'loss_curves', 'LossPlot', 'bag_learner',
+    'run_card',
+    'save_args',
     'load_run', 'save_weights', 'recorded', 'RunFolder', 'RunLog', 'check', 'wilson', 'predict', 'predict_to', 'evaluate', 'report', 'leave_report',
     'load_exported', 'export', 'ablate']
 _add_help([*globals().values(), *vars(_fastai.Learner).values()], __package__)   # `?` shows what each parameter is

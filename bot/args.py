@@ -28,6 +28,7 @@ from .sources import file_size
 from .augment import reading_cfg
 from .block import bag_of, BagCrop, norm_stats
 from .resnet import unwrapped
+from .published import started_from
 
 # %% ../nbs/21_args.ipynb #6f81eea1
 def versions(
@@ -179,6 +180,7 @@ def save_args(
     args = dict(rung=r.rung, but=r.but, reading=r.reading, settings=dict(r), given=r.given, changed=r.notes, data=made_with(dls), normalized=norm,
         data_cfg=seen_cfg(learn), best=dict(by=by, better=by and ('lower' if lower_is_better(by) else 'higher')),
         resolved=dict(lr=learn.lr, warmup=warmup_epochs(r, r['epochs']), drops=drop_epochs(r, r['epochs']), device=str(dls.device)),
+        weights=dict(zip(('name', 'licence'), started_from(r))),
         classes=list(dls.vocab), n_train=len(dls.train_ds), n_valid=len(dls.valid_ds), fingerprint=fingerprint(dls), valid_hash=valid_hash(dls),
         path=data_path(dls), images=root and os.path.abspath(root), versions=versions(), python=python_of(learn))
     write_atomic(Path(path)/'args.yaml', yaml.safe_dump(plain(args | extra), sort_keys=False, allow_unicode=True))

@@ -65,8 +65,8 @@ class BagCrop(DisplayedTransform):
 
     def encodes(self, x:EncodedImage):
         if not self.train: return view(x, self.cfg())
-        size = self.now or self.size
-        x = x.decode(random_box(*x.shape, size, self.min_scale, self.reading), (size,size), self.reading!='gluoncv', self.exact)
+        o,size = self.cfg(),self.now or self.size
+        x = x.decode(random_box(*x.shape, size, self.min_scale, self.reading), (size,size), o['antialias'], o['exact'], o['interpolation'])
         x = x.flip(-1) if flips(self.flip, self.turns) else x
         return TensorImage(trivial_augment(x)) if self.trivial else x
 
@@ -77,7 +77,6 @@ def check_edge(
 ):
     "Refuse an edge that has less than the side that is cut from it"
     if valid_edge and valid_edge<(valid_size or size): raise UsageError(f'valid_edge={valid_edge}: validation cuts {valid_size or size} px from the resized image, which is larger')
-
 
 # %% ../nbs/06_block.ipynb #1a6f6ef0
 class BagFloat(IntToFloatTensor):

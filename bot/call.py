@@ -21,7 +21,8 @@ from difflib import get_close_matches
 from functools import partial
 from inspect import Parameter, signature
 from fastcore.docments import docments
-from .core import BotError, exit_code, HungUp, Num, One, stop_signals, Switch, Terminated, UsageError
+from .core import BotError, exit_code, HungUp, stop_signals, Terminated, UsageError
+from .ranges import Num, One, Switch
 from .ladder import options, settings
 
 # %% ../nbs/30_call.ipynb #56d420d7

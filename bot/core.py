@@ -9,9 +9,9 @@ Docs: https://OWNER.github.io/bot/core.html.md"""
 
 # %% auto #0
 __all__ = ['stop_signals', 'BotError', 'UsageError', 'DataError', 'WriteError', 'Terminated', 'HungUp', 'SavedOnRequest',
-           'end_state', 'exit_code', 'nearest', 'shown', 'Num', 'Nums', 'One', 'Some', 'Switch', 'write_device',
-           'in_parts', 'write_atomic', 'check_place', 'write_once', 'within', 'check_member', 'state_sign',
-           'html_table', 'in_words', 'csv_text', 'help_text', 'add_help']
+           'end_state', 'exit_code', 'nearest', 'shown', 'write_device', 'in_parts', 'write_atomic', 'check_place',
+           'write_once', 'within', 'check_member', 'state_sign', 'html_table', 'in_words', 'csv_text', 'help_text',
+           'add_help']
 
 # %% ../nbs/00_core.ipynb #928f9c56
 import csv, io, os, shutil, sys, tempfile, zlib
@@ -20,7 +20,6 @@ from difflib import get_close_matches
 from functools import partial
 from html import escape
 from inspect import isclass, isfunction, ismethod, ismodule
-from operator import index
 from pathlib import Path
 from fastcore.docments import docments
 
@@ -96,74 +95,6 @@ def shown(
 )->str: # On one line, as a terminal may print it
     "`name` with control characters, and bytes that are no text, as escapes"
     return ''.join(o if o.isprintable() or o in '\u200c\u200d' else o.encode('unicode_escape').decode() for o in _text(name))   # joiners are part of words
-
-# %% ../nbs/00_core.ipynb #8bc72597
-class Num:
-    "A number in an interval"
-    def __init__(self,
-        interval:str, # '[0,1)': from 0, up to but not including 1
-        kind=float # `float`, or `int` for whole numbers
-    ):
-        self.interval,self.kind = interval,kind
-
-    def __call__(self, v, name='value'):
-        "`v` as a number, from text too; NaN, infinity and what is outside are refused"
-        try: x = _number(v, self.kind)
-        except OverflowError: raise UsageError(f"{name}={shown(v)[:60]} is too large: give a smaller number in {self.interval}") from None
-        except (TypeError,ValueError): raise UsageError(f"{name}={shown(v)[:60]}: give a {'whole ' if self.kind is int else ''}number in {self.interval}") from None
-        if not _inside(x, self.interval): raise UsageError(f"{name}={shown(v)[:60]} is outside {self.interval}: give a value inside")
-        return x
-
-    def __repr__(self): return f"Num('{self.interval}'{', int' if self.kind is int else ''})"
-    def __str__(self): return f"{'a whole number' if self.kind is int else 'a number'} in {self.interval}"
-
-def _number(v, kind):
-    "`v`, which may be text or a number of any library, as a number of Python's"
-    if isinstance(v, bool): raise TypeError
-    if kind is float: return float(v)
-    x = index(v) if hasattr(v, '__index__') else int(v) if isinstance(v, str) and v.strip().lstrip('+-').isdigit() else float(v)
-    if not isinstance(x, int) and x!=int(x): raise ValueError
-    if not -2**63<=x<2**63: raise OverflowError   # what tensors and generators take
-    return int(x)
-
-def _inside(v, interval):
-    "Membership of an interval as mathematics writes it"
-    lo,hi = (int(o) if o.isdigit() else float(o) for o in interval[1:-1].split(','))
-    return lo<v<hi or (v==lo and interval[0]=='[') or (v==hi and interval[-1]==']')
-
-# %% ../nbs/00_core.ipynb #244173db
-class Nums(Num):
-    "Several numbers, each in an interval"
-    def __call__(self, v, name='values'):
-        "'30,60,90', or the numbers themselves, as a tuple"
-        try: parts = [o for o in v.split(',') if o.strip()] if isinstance(v, str) else list(v)
-        except TypeError: raise UsageError(f"{name}={shown(v)[:60]}: give numbers, as 30,60,90") from None
-        return tuple(super(Nums, self).__call__(o, name) for o in parts)
-
-    def __repr__(self): return f"Nums('{self.interval}')"
-    def __str__(self): return f'numbers in {self.interval}, as 30,60,90'
-
-# %% ../nbs/00_core.ipynb #6b9ce72d
-class One:
-    "One of a few words"
-    def __init__(self, *words): self.words = words
-    def __call__(self, v, name='value'): return nearest(v, self.words, name)
-    def __repr__(self): return f"One({', '.join(map(repr, self.words))})"
-    def __str__(self): return ' or '.join(self.words)
-
-class Some(One):
-    "Several of a few words"
-    def __call__(self, v, name='values'):
-        "'a,b', or the words themselves, as a tuple; none twice"
-        try: parts = [o.strip() for o in v.split(',') if o.strip()] if isinstance(v, str) else list(v)
-        except TypeError: raise UsageError(f"{name}={shown(v)[:60]}: give words, as {','.join(self.words[:2])}") from None
-        return tuple(dict.fromkeys(super(Some, self).__call__(o, name) for o in parts))
-
-class Switch(One):
-    "Yes or no"
-    def __init__(self): super().__init__('true', 'yes', 'on', '1', 'false', 'no', 'off', '0')
-    def __call__(self, v, name='value'): return self.words.index(super().__call__(_text(v).lower(), name))<4
-    def __repr__(self): return 'Switch()'
 
 # %% ../nbs/00_core.ipynb #f04de1af
 def write_device(

@@ -10,8 +10,8 @@ Docs: https://OWNER.github.io/bot/learner.html.md"""
 
 # %% auto #0
 __all__ = ['data_names', 'pick_device', 'check_recipe', 'native_size', 'fit_recipe', 'data_settings', 'dls_settings',
-           'channels_of', 'dls_recipe', 'has_weights', 'init_model', 'dls_for', 'teacher_of', 'device_of', 'add_tricks',
-           'as_dls', 'BagLearner', 'bag_learner', 'rung_words', 'schedule_words', 'run_card']
+           'channels_of', 'dls_recipe', 'has_weights', 'init_model', 'teacher_of', 'device_of', 'add_tricks', 'as_dls',
+           'BagLearner', 'bag_learner']
 
 # %% ../nbs/20_learner.ipynb #33352dbb
 from functools import partial
@@ -21,27 +21,31 @@ from fastai.vision.core import imagenet_stats
 from fastai.vision.learner import model_meta
 from . import models, precision
 from fastcore.basics import patch
+from fastcore.foundation import L
 from fastcore.meta import delegates
 from fastai.data.core import DataLoaders
 from fastai.callback.core import event
 from fastai.learner import Learner
 from fastai.metrics import accuracy
 from fastai.torch_core import default_device
-from .core import html_table, in_words, UsageError
-from .ladder import check_settings, default_rung, drop_epochs, fit_size, fit_to, ladder, Recipe, recipe, setting, settings, tricks_of, unused
-from .ladder import warmup_epochs
-from .block import bag_of, BagCrop, BagNormalize, norm_stats, set_norm
+from .core import UsageError
+from .ladder import check_settings, drop_epochs, fit_size, fit_to, Recipe, recipe, setting, settings, unused, warmup_epochs
+from .tuned import fit_probe, fit_tuned, freeze_epochs, usual_rung
+from .block import bag_of, BagCrop, BagNormalize, norm_stats
 from .init import inits, zero_gamma
-from .resnet import check_size, macs, n_params, our_names
+from .resnet import check_size, our_names
 from .weights import import_timm, input_cfg
 from .models import get_model, param_groups, read_run, xresnet_split
+from .published import known_words, settle_weights
 from .losses import BagLoss, check_eps
-from .optimizer import nag, scale_lr
+from .optimizer import check_lr, nag, scale_lr
 from .guards import DivergenceGuard, has_part, TargetCheck
 from .mixup import BagMixup
 from .distill import first_inputs, Teacher
 from .balance import balanced_weights, class_counts, weights_words
+from .freezing import FrozenStart, group_rates, stage_groups
 from .passes import check_passes, in_passes
+from .prepared import dls_for
 from .watch import LossPlot, Throughput
 from .schedule import *   # adds `fit_warmup`
 
@@ -58,6 +62,7 @@ def check_recipe(
 ):
     "Refuse a run that cannot begin: without a teacher (nobody has the paper's at hand), or with a warmup that does not fit"
     warmup_epochs(r, r['epochs']), check_passes(r['bs'], r.get('grad_accum_steps') or 1)
+    if r.rung=='probe' and isinstance(r['arch'], str): usual_rung(r['pretrained'], True)
     if r['teacher'] is not None and 'teacher' not in r.given: raise UsageError(f"Rung '{r.rung}' distils and needs a teacher (the paper's is {r['teacher']}): give teacher=, or leave it out with but='distill'")
 
 # %% ../nbs/20_learner.ipynb #7344f2c2
@@ -78,10 +83,12 @@ def fit_recipe(
     as_paper:bool=False # Change nothing
 )->Recipe: # With a note for each change
     "`r` fitted to a source of images and a device"
-    own = {k:v for k,v in (own or {}).items() if k!='widen' or str(r['arch']).startswith('xresnet')}
     kind = torch.device(device).type
+    r = settle_weights(r, kind!='cuda')
+    r = fit_probe(r) if as_paper or r.rung=='probe' else fit_tuned(r, n_train)
     native = native_size(r['arch'])
     if native and (as_paper or fit_size(native, size)==native): r = r.adopt(f"{r['arch']} is made for it", size=native)
+    own = {k:v for k,v in (own or {}).items() if k!='widen' or str(r['arch']).startswith('xresnet')}
     if as_paper and not precision.fast_half(kind): r = r.adopt(f'on {kind}', fp16=False)
     if not as_paper: r = fit_to(r.adopt("the source's own", **own), n_train, size, kind)
     check_recipe(r)
@@ -148,21 +155,6 @@ def init_model(
     if r['zero_gamma']: zero_gamma(model)
     return r
 
-# %% ../nbs/20_learner.ipynb #92098751
-def dls_for(
-    dls:DataLoaders, # The caller's
-    model:torch.nn.Module, # With its `data_cfg`, if it has one
-    reading:str='paper' # 'paper' (what timm says of the weights) or 'gluoncv' (what their authors trained with)
-)->DataLoaders: # `dls`, or a copy
-    "`dls` as the weights of `model` expect images"
-    cfg = input_cfg(model, reading)
-    pairs = zip(norm_stats(dls), (cfg['mean'],cfg['std'])) if cfg.get('weights') else ()
-    if all(torch.allclose(*torch.broadcast_tensors(a, torch.tensor(b)), atol=1e-3) for a,b in pairs): return dls
-    print(f"Images are normalized as {cfg['weights']} expects: mean {cfg['mean']}, deviation {cfg['std']}")
-    res = type(dls)(*[set_norm(o, cfg['mean'], cfg['std']) for o in dls.loaders], path=dls.path, device=dls.device)
-    if hasattr(dls, 'bag'): res.bag = dls.bag
-    return res
-
 # %% ../nbs/20_learner.ipynb #95fd5f0e
 def teacher_of(
     teacher, # Learner, module, name of a model with published weights, or run folder
@@ -189,8 +181,9 @@ def add_tricks(
     learn.add_cbs([Throughput(), TargetCheck(), DivergenceGuard(), LossPlot()])
     if r['alpha']: learn.add_cb(BagMixup(r['alpha'], r['mixup_off'], r.reading))
     if r['teacher'] is not None: learn.distill(teacher_of(r['teacher'], learn.dls), r['T'], r.reading)
-    if not r['fp16']: return learn
-    return learn.to_channelslast() if precision.fast_channels_last(device_of(learn.dls)) else learn.to_fp16()
+    if r['fp16']: learn.to_channelslast() if precision.fast_channels_last(device_of(learn.dls)) else learn.to_fp16()
+    if r.get('torchcompile'): precision.compile_model(learn.model, learn.dls.device)
+    return learn
 
 # %% ../nbs/20_learner.ipynb #c44dc930
 def as_dls(
@@ -232,7 +225,7 @@ class BagLearner(Learner):
 @delegates(settings)
 def bag_learner(
     dls:DataLoaders, # Images and single classes: of `bag_dls`, or anyone's
-    rung:str|Recipe=default_rung, # Rung of the ladder, or a whole recipe, which is taken as it stands
+    rung:str|Recipe=None, # Rung of the ladder, or a whole recipe, which is taken as it stands; unset, 'smooth', with weights 'finetune'
     but:str|tuple=(), # Tricks to leave out
     reading:str=None, # 'paper' or 'gluoncv'; unset, that of `dls`
     as_paper:bool=False, # Keep the paper's values, however small the data or slow the device
@@ -240,61 +233,22 @@ def bag_learner(
     **changes
 )->Learner: # With its settings in `recipe`
     "A `Learner` with the tricks of `rung`, any setting changed by name"
-    r = rung if isinstance(rung, Recipe) else dls_recipe(dls, rung, but, reading, as_paper, **changes)
+    r = rung if isinstance(rung, Recipe) else dls_recipe(dls, rung or usual_rung(changes.get('pretrained')), but, reading, as_paper, **changes)
     check_recipe(r), check_eps(r['eps'], len(dls.vocab))
     weight = balanced_weights(class_counts(dls)) if r.get('class_weights') and len(dls.train_ds) else None   # a run that is read has no images
     model = get_model(r['arch'], len(dls.vocab), channels_of(dls), r['widen'], r['pretrained'])
     if getattr(dls, 'n_inp', 1)==1: check_size(model, r['size'])
     r,given = init_model(model, r),r
     model.to(dls.device or default_device())   # fastai does that in a fit, so that what is asked before would be computed elsewhere
-    if weight is not None: r = r.note(f'class_weights: {weights_words(weight, dls.vocab)}')
+    said = known_words(r, dls.vocab) + ([f'class_weights: {weights_words(weight, dls.vocab)}'] if weight is not None else [])
+    r = r.note(*[o for o in said if o not in r.notes])
     if r['fp16'] and precision.fast_channels_last(device_of(dls)): r = r.note('images lie channels last: half precision is fastest so on this device')
     learn = BagLearner(dls_for(dls, model, r.reading), model, BagLoss(r['eps'], r.reading, weight), partial(nag, mom=r['mom'], wd=r['wd'], decay_bias=r['decay_bias']),
-        lr=r.get('lr'), splitter=param_groups, metrics=accuracy, cbs=cbs)
+        lr=r.get('lr'), splitter=stage_groups if r['layer_decay']<1 else param_groups, metrics=accuracy, cbs=cbs)
     learn.recipe = r
-    if given is not rung and r.notes: print('\n'.join(r.notes))
     add_tricks(learn, r)
-    if r.get('torchcompile'): precision.compile_model(model, dls.device)
+    if given is not rung and r.notes: print('\n'.join(r.notes))
     return learn
-
-# %% ../nbs/20_learner.ipynb #1d20c6cb
-def rung_words(
-    r:Recipe # Settings of a run
-)->str: # 'baseline + linear (bs=64) + ...'
-    "The tricks of `r`, each with the settings that are its own and in use"
-    names = tricks_of(r)
-    last = {k:o for o in names for k in ladder[o]}
-    own = {o: in_words({k:r[k] for k in ladder[o] if last[k]==o and k in r}).replace(f'{o}=', '') for o in names}
-    return ' + '.join(f'{o} ({own[o]})' if own[o] and o!='baseline' else o for o in names) or r.rung
-
-def schedule_words(
-    r:Recipe, # Settings of a run
-    n:int # Epochs
-)->str: # 'warmup of 0.67 epochs, then a cosine to 0'
-    "The learning rate over a run"
-    warm,drops = warmup_epochs(r, n),', '.join(f'{o:.4g}' for o in drop_epochs(r, n))
-    fall = 'a cosine to 0' if r['sched']=='cosine' else f'a tenth after epochs {drops}'
-    return f'warmup of {warm:.3g} epochs, then {fall}' if warm else fall
-
-def run_card(
-    learn:Learner # A learner that `bag_learner` made
-)->dict: # Heading -> text
-    "What `learn` is about to do"
-    r,dls,bag = learn.recipe,learn.dls,bag_of(learn.dls)
-    seed = f", seed {bag['seed']}" if 'seed' in bag else ''
-    data = f'{len(dls.train_ds):,} training and {len(dls.valid_ds):,} validation images, {len(dls.vocab)} classes'
-    arch = r['arch'] if isinstance(r['arch'], str) else type(learn.model).__name__
-    cost = f", {macs(learn.model, r['size'])/1e9:.3f} G multiply-adds at {r['size']} px" if getattr(dls, 'n_inp', 1)==1 else ''
-    passes = f" in {r['grad_accum_steps']} passes" if r.get('grad_accum_steps', 1)>1 else ''
-    return dict(data=bag['src'].describe() if hasattr(bag.get('src'), 'describe') else data,
-        model=f"{arch}: {n_params(learn.model):,} parameters{cost}",
-        rung=f'{rung_words(r)} ({r.reading})',
-        run=f"{r['epochs']} epochs of {len(dls.train)} batches of {dls.train.bs}{passes}, lr {learn.lr:g}: {schedule_words(r, r['epochs'])}; on {dls.device}{seed}",
-        fitted='\n'.join(r.notes) or 'nothing: the paper as it stands')
-
-# %% ../nbs/20_learner.ipynb #5b375c69
-@patch
-def _repr_html_(self:Learner): return html_table(('', ''), run_card(self).items()) if hasattr(self, 'recipe') else None
 
 # %% ../nbs/20_learner.ipynb #57f13455
 for _k in [k for k in model_meta if getattr(k, '__module__', '')=='bot.models']: del model_meta[_k]   # of a module that was reloaded
@@ -311,7 +265,10 @@ def fit_rung(self:Learner,
     "Train with the schedule of the learner's rung: its warmup and drops are the paper's shares of `n_epoch`"
     if not hasattr(self, 'recipe'): raise UsageError('This learner has no rung: make it with `bag_learner`, or use `fit_warmup_cos` or `fit_warmup_step`')
     r = self.recipe
+    if r.rung=='probe': return self.fit_head(cbs=cbs)
     n = r['epochs'] if n_epoch is None else setting('epochs')(n_epoch, 'n_epoch')
     if self.opt is None: self.create_opt()
     self.opt.set_hypers(mom=r['mom'], wd=r['wd'])   # an earlier fit may have left others
+    if r['layer_decay']<1 and not isinstance(lr, (slice,list,tuple)): lr = group_rates(self.lr if lr is None else check_lr(lr), len(self.opt.param_lists), r['layer_decay'])
+    if (k := freeze_epochs(r, n)) or r['layer_decay']<1: cbs = [FrozenStart(k), *L(cbs)]
     self.fit_warmup(n, lr, r['sched'], warmup_epochs(r, n), drop_epochs(r, n), reading=r.reading, cbs=cbs, **kwargs)

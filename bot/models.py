@@ -27,6 +27,7 @@ from .core import DataError, nearest, shown, UsageError
 from .files import run_file
 from .ladder import check_settings, is_paper, ladder, settings
 from .augment import reading_cfg
+from .init import xavier
 from .resnet import channels_in, make_untrained, our_names, own_names, unwrapped, variants, XResNet
 from .weights import check_cfg, file_cfg, first_line, import_timm, is_weight_file, load_weights, max_side, pretrain, read_weights, timm_cfg
 from .weights import weights_name
@@ -173,13 +174,19 @@ def make_timm(
     full = weights_name(base, tag or True if pretrained is True else pretrained) if published else arch
     try: model = import_timm().create_model(full, pretrained=published, num_classes=n_out, in_chans=c_in)
     except (OSError, RuntimeError) as e: raise UsageError(f'Cannot make {full}: {(str(e).splitlines() or [type(e).__name__])[0]}') from e
+    if pretrained not in (None, False) and (n_out!=1000 or not published): _new_head(model)
     if published and n_out!=1000: print(f'{full}: the head starts anew with {n_out} classes')
     if published and c_in!=3: print(f'{full}: the first convolution is adapted from 3 channels to {c_in}')
     model.data_cfg = timm_cfg(model.pretrained_cfg, full if published else None)
     if is_weight_file(pretrained):
         weights,meta = read_weights(pretrained, trust)
-        load_weights(model, weights, str(pretrained)).data_cfg = file_cfg(pretrained, weights, meta)
+        load_weights(model, weights, str(pretrained)).data_cfg = file_cfg(pretrained, weights, meta, own=model.pretrained_cfg)
     return model
+
+def _new_head(model):
+    "The paper's start for what answers: timm's own may be so large that the first losses are"
+    heads = model.get_classifier()
+    for o in heads if isinstance(heads, (tuple,list)) else [heads]: xavier(o)
 
 # %% ../nbs/10_models.ipynb #e311a1fb
 def get_model(

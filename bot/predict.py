@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from .core import DataError, HungUp, Num, shown, UsageError, write_atomic, WriteError
+from .core import DataError, HungUp, shown, UsageError, write_atomic, WriteError
+from .ranges import Num
 from .ladder import setting
 from .images import Encoded, ImageError
 from .folders import files_words, Folder

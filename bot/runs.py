@@ -36,11 +36,12 @@ from fastai.data.transforms import IndexSplitter, ItemGetter
 from fastai.learner import Learner
 from .core import BotError, check_place, csv_text, DataError, shown, UsageError, write_atomic
 from .files import held, read_status
-from .ladder import Recipe, recipe
+from .ladder import recipe, Recipe
 from .block import bag_dls, BagCrop, BagImageBlock, set_norm
 from .resnet import own_names, unwrapped
 from .weights import safetensor_parts
 from .models import read_args, read_run
+from .prepared import set_record
 from .learner import bag_learner, data_settings, pick_device
 from .args import check_fingerprint, fingerprint
 
@@ -218,7 +219,7 @@ def run_dls(
     names = [k for k in signature(bag_dls).parameters if k in d and k not in ('src','num_workers','device','start_method')]
     dls = bag_dls(src or args['path'], device=device, **({k:d[k] for k in names} | kwargs))
     check_fingerprint(args, dls)
-    res = DataLoaders(*[set_norm(o, **args['normalized']) for o in dls.loaders], path=dls.path, device=device)
+    res = DataLoaders(*[set_record(o, args['data_cfg'] | args['normalized'] | dict(scale=255)) for o in dls.loaders], path=dls.path, device=device)
     res.bag = dls.bag
     return res
 

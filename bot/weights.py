@@ -10,11 +10,12 @@ Docs: https://OWNER.github.io/bot/weights.html.md"""
 __all__ = ['max_side', 'cfg_words', 'pickle_suffixes', 'type_names', 'timm_defaults', 'timm_name', 'to_timm', 'from_timm',
            'adapt_stem', 'fit_weights', 'misfits', 'likely_arch', 'load_weights', 'first_line', 'json_object',
            'check_cfg', 'is_weight_file', 'read_pickle', 'read_weights', 'safetensor_parts', 'import_timm',
-           'weights_name', 'hub_weights', 'timm_cfg', 'input_cfg', 'network', 'hub_config', 'check_arch', 'file_cfg',
-           'pretrain']
+           'weight_tags', 'weights_name', 'hub_weights', 'timm_cfg', 'input_cfg', 'network', 'hub_config', 'check_arch',
+           'file_cfg', 'pretrain']
 
 # %% ../nbs/09_weights.ipynb #37d3664f
 import json, re
+from importlib import import_module
 from itertools import accumulate
 from math import isfinite
 from pathlib import Path
@@ -209,19 +210,26 @@ def safetensor_parts(
 # %% ../nbs/09_weights.ipynb #3cd534c4
 def import_timm():
     "timm, or how to get it"
-    try: import timm
-    except ImportError as e: raise UsageError('This needs timm, which is not installed: pip install timm') from e
-    return timm
+    try: return import_module('timm')
+    except ImportError as e: raise UsageError('This needs timm, which is not installed: pip install timm, or where bot came from pip install -e ".[timm]"') from e
+
+def weight_tags(
+    arch:str # A name of timm's
+)->list: # As 'gluon_in1k'
+    "Tags of published weights of `arch`"
+    return [k.partition('.')[2] for k,o in import_timm().models.get_arch_pretrained_cfgs(arch).items() if o.has_weights]
 
 def weights_name(
     arch:str, # A name of timm's
     tag:str|bool=True # Of published weights, with or without the name; true for the default
 )->str: # Such as 'resnet50d.gluon_in1k'
     "Name of published weights; an unknown tag is answered with the nearest"
-    known = [k.partition('.')[2] for k,o in import_timm().models.get_arch_pretrained_cfgs(arch).items() if o.has_weights]
-    if not known: raise UsageError(f'There are no published weights for {arch}: leave out pretrained, or give a file')
+    if not (known := weight_tags(arch)): raise UsageError(f'There are no published weights for {arch}: leave out pretrained, or give a file')
     if tag is True: return f"{arch}.{'gluon_in1k' if 'gluon_in1k' in known else known[0]}"
     return f"{arch}.{nearest(tag.removeprefix(f'{arch}.'), known, f'weights of {arch}')}"
+
+# %% ../nbs/09_weights.ipynb #4efd9e80
+timm_defaults = dict(mean=(.485,.456,.406), std=(.229,.224,.225), input_size=(3,224,224), crop_pct=.875, interpolation='bicubic')
 
 def hub_weights(
     full:str # Such as 'resnet50d.gluon_in1k'
@@ -233,9 +241,6 @@ def hub_weights(
     except Exception as e:
         raise UsageError(f'Cannot get {repo}: {str(e).splitlines()[0] if str(e) else type(e).__name__}\nFetch its model.safetensors and pass the path as pretrained') from e
     return read_weights(path)[0]
-
-# %% ../nbs/09_weights.ipynb #4efd9e80
-timm_defaults = dict(mean=(.485,.456,.406), std=(.229,.224,.225), input_size=(3,224,224), crop_pct=.875, interpolation='bicubic')
 
 def timm_cfg(
     cfg:dict, # timm's `pretrained_cfg`
@@ -290,7 +295,8 @@ def file_cfg(
     path:str|Path, # Of the file
     weights:dict, # Its tensors
     meta:dict, # Its metadata
-    base:dict=None # What holds where the metadata say nothing; unset, the paper's
+    base:dict=None, # What holds where the metadata say nothing; unset, the paper's
+    own:dict=None # timm's `pretrained_cfg` of the model that was named
 )->dict: # In the form of `paper_cfg`
     "How images for the weights in a file are prepared; an assumption is printed"
     hub = hub_config(path)
@@ -300,8 +306,8 @@ def file_cfg(
         if hub: return check_cfg(timm_cfg(hub['pretrained_cfg'], f"{hub['architecture']}.{hub['pretrained_cfg'].get('tag')}"))
     except (ValueError,TypeError,LookupError,OverflowError) as e:
         raise UsageError(f"{path} says data_cfg='{shown(str(meta.get('data_cfg', hub)))[:60]}', which is no JSON object of ours: {first_line(e)}") from e
-    cfg = (paper_cfg if 'stem.0.weight' in weights else timm_cfg({})) | dict(weights=str(path))
-    whose = "the paper's" if cfg['scale']==255 else "torchvision's and timm's"
+    cfg = (paper_cfg if 'stem.0.weight' in weights else timm_cfg(own or {})) | dict(weights=str(path))
+    whose = "the paper's" if cfg['scale']==255 else f"{own['architecture']}'s own" if own else "torchvision's and timm's"
     print(f"{path} does not say how its images were normalized: taken as {whose}, mean {cfg['mean']}, deviation {cfg['std']}")
     return cfg
 

@@ -26,7 +26,7 @@ from fastai.vision.augment import Resize
 from fastai.vision.core import PILImageBW
 from fastai.vision.data import ImageBlock
 from bot.all import *
-from bot.learner import run_card
+from bot.words import run_card
 from bot import precision, resume, workers
 from bot.core import BotError, stop_signals
 from bot.files import run_file

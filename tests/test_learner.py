@@ -15,7 +15,7 @@ def dls(): return bag_dls('digits', bs=16, num_workers=0, device='cpu')
 def published(mean, weights):
     "A model with weights that expect other images"
     model = xresnet18d(n_out=10, widen=1/16)
-    model.data_cfg = dict(mean=mean, std=(.5,.5,.5), scale=1, size=224, crop_pct=.875, interpolation='bicubic', weights=weights)
+    model.data_cfg = dict(mean=mean, std=(.5,.5,.5), scale=1, size=224, crop_pct=.875, interpolation='bilinear', weights=weights)
     return model
 
 def test_two_learners_on_one_dls(dls, capsys):

@@ -14,8 +14,9 @@ from bot.cli import main
 from bot.core import UsageError
 from bot.files import run_file
 from bot.ladder import recipe
-from bot.learner import bag_learner, fit_recipe, run_card
+from bot.learner import bag_learner, fit_recipe
 from bot.losses import BagLoss
+from bot.words import run_card
 from bot.models import read_args
 from bot.resnet import macs
 from bot.resume import recorded

