@@ -66,6 +66,8 @@ Modules:
 - `bot.resume`: The same command, or the same cell, goes on where a run stopped, and ends with the same bits
 - `bot.runs`: What a run was asked for and what it reached, in a folder that is read without running anybody's code
 - `bot.schedule`: Warmup, step and cosine decay as functions of the batch, for fastai's `ParamScheduler`
+- `bot.settle`: What data and device change in a recipe, each change with its reason
+- `bot.sizes`: Small images at first, larger ones later: a shorter training for the same result
 - `bot.sources`: Images and their classes, from wherever they are
 - `bot.state`: The state of training as text and tensors, and what the model made of each validation image
 - `bot.test_utils`: A small learner, and hooks that keep or interrupt what happens in it: what several notebooks test with

@@ -4,7 +4,8 @@ with _warnings.catch_warnings():
     _warnings.simplefilter('ignore')   # what fastai itself does at import with newer versions of torch and pandas
     import fastai.vision.all as _fastai   # first and whole: its libraries load a sixth slower in another order
 from .core import BotError, DataError, UsageError
-from .ladder import default_rung, fit_to, ladder, Ladder, ladders, readings, recipe, Recipe, settings, Trick
+from .ladder import default_rung, ladder, Ladder, ladders, readings, recipe, Recipe, settings, Trick
+from .settle import fit_to
 from .images import Encoded, ImageError
 from .datasets import digits
 from .sources import find_source

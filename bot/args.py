@@ -22,7 +22,8 @@ from fastcore.foundation import L
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from .core import write_atomic
-from .ladder import drop_epochs, options, warmup_epochs
+from .ladder import options
+from .settle import drop_epochs, warmup_epochs
 from .links import check_same_images, items_hash
 from .sources import file_size
 from .augment import reading_cfg

@@ -22,6 +22,7 @@ from fastai.learner import AvgLoss
 from fastcore.basics import patch
 from .core import UsageError
 from .resnet import unwrapped
+from .guards import hook_order
 
 # %% ../nbs/18_average.ipynb #36ce35b8
 ema_constants = 25.62   # time constants that the published run has: 2e-5 · 1,281,167
@@ -69,7 +70,7 @@ def update(
 # %% ../nbs/18_average.ipynb #55230506
 class BagEMA(Callback):
     "Keep a running mean of the weights, and judge it beside them"
-    order = 52   # after fastai's Recorder, whose row this one adds to, and before what shows or saves that row
+    order = hook_order['BagEMA']   # after fastai's Recorder, whose row this one adds to, and before what shows or saves that row
     _stateattrs,avg,on,fresh = ('avg',),None,False,True
     def __init__(self,
         ema:float=ema_constants, # Time constants of the mean over the run

@@ -19,7 +19,8 @@ from inspect import signature
 from pathlib import Path
 import torch, yaml
 from .core import DataError, in_words, nearest, shown, UsageError, write_once
-from .ladder import as_names, check_settings, drop_epochs, ladder, Recipe, recipe, settings, split_options, tricks_of, warmup_epochs
+from .ladder import as_names, check_settings, in_ladder, ladder, recipe, Recipe, settings, split_options, tricks_of
+from .settle import drop_epochs, warmup_epochs
 from .links import check_same_images
 from .sources import find_source
 from .block import bag_dls
@@ -37,7 +38,7 @@ def ladder_rows(
 )->list: # Of dicts
     "The rungs of a ladder, each compared with the one before"
     but = as_names(but)
-    names = [nearest(o, ladder, 'rung') for o in as_names(rungs)] or [o for o in ladder if o not in but]
+    names = [in_ladder(o) for o in as_names(rungs)] or [o for o in ladder if o not in but]
     if len(set(names))<len(names): raise UsageError(f"A rung is named twice: {', '.join(names)}")
     return [dict(name=o, rung=o, but=list(but), changes={}, vs=before) for o,before in zip(names, [None,*names])]
 
@@ -47,7 +48,7 @@ def one_out_rows(
 )->list: # Of dicts
     "A rung, and the same without each of its tricks"
     names = tricks_of(recipe(rung, but))
-    rest = [dict(name=f'without-{o}', rung=rung, but=[*as_names(but),o], changes={}, vs=rung) for o in names if o!=next(iter(ladder))]
+    rest = [dict(name=f'without-{o}', rung=rung, but=[*as_names(but),o], changes={}, vs=rung) for o in names[1:]]
     return [dict(name=rung, rung=rung, but=list(as_names(but)), changes={}, vs=None), *rest]
 
 # %% ../nbs/28_grid.ipynb #da408ae5
@@ -74,7 +75,7 @@ def settle_row(
     row:dict, # Of `ladder_rows` and the like
     source, # Images, of `find_source`
     device:torch.device, # Where to train
-    reading:str='paper', # 'paper' or 'gluoncv'
+    reading:str=None, # 'paper', 'gluoncv' or 'torchvision'; unset, that of the ladder
     as_paper:bool=False, # Change nothing
     teacher:str=None, # For rows that distil
     **changes # Settings of all rows

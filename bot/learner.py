@@ -10,8 +10,8 @@ Docs: https://OWNER.github.io/bot/learner.html.md"""
 
 # %% auto #0
 __all__ = ['data_names', 'pick_device', 'check_recipe', 'native_size', 'fit_recipe', 'data_settings', 'dls_settings',
-           'channels_of', 'dls_recipe', 'has_weights', 'init_model', 'teacher_of', 'device_of', 'add_tricks', 'as_dls',
-           'BagLearner', 'bag_learner']
+           'channels_of', 'dls_recipe', 'has_weights', 'init_model', 'teacher_of', 'device_of', 'mixing', 'decay_of',
+           'add_tricks', 'as_dls', 'BagLearner', 'bag_learner']
 
 # %% ../nbs/20_learner.ipynb #33352dbb
 from functools import partial
@@ -29,7 +29,8 @@ from fastai.learner import Learner
 from fastai.metrics import accuracy
 from fastai.torch_core import default_device
 from .core import UsageError
-from .ladder import check_settings, drop_epochs, fit_size, fit_to, Recipe, recipe, setting, settings, unused, warmup_epochs
+from .ladder import check_settings, recipe, Recipe, setting, settings, usual_reading
+from .settle import drop_epochs, fit_size, fit_to, unused, warmup_epochs
 from .tuned import fit_probe, fit_tuned, freeze_epochs, usual_rung
 from .block import bag_of, BagCrop, BagNormalize, norm_stats
 from .init import inits, zero_gamma
@@ -40,12 +41,15 @@ from .published import known_words, settle_weights
 from .losses import BagLoss, check_eps
 from .optimizer import check_lr, nag, scale_lr
 from .guards import DivergenceGuard, has_part, TargetCheck
+from .cutmix import BagCutMix, BagMixOrCut
 from .mixup import BagMixup
 from .distill import first_inputs, Teacher
+from .average import BagEMA
 from .balance import balanced_weights, class_counts, weights_words
 from .freezing import FrozenStart, group_rates, stage_groups
 from .passes import check_passes, in_passes
 from .prepared import dls_for
+from .sizes import BagSizes, read_sizes
 from .watch import LossPlot, Throughput
 from .schedule import *   # adds `fit_warmup`
 
@@ -90,12 +94,14 @@ def fit_recipe(
     if native and (as_paper or fit_size(native, size)==native): r = r.adopt(f"{r['arch']} is made for it", size=native)
     own = {k:v for k,v in (own or {}).items() if k!='widen' or str(r['arch']).startswith('xresnet')}
     if as_paper and not precision.fast_half(kind): r = r.adopt(f'on {kind}', fp16=False)
+    if as_paper and r.get('ema'): r = r.adopt("torchvision's rule, which leaves out the number of images", ema=2e-5*n_train)
     if not as_paper: r = fit_to(r.adopt("the source's own", **own), n_train, size, kind)
     check_recipe(r)
     return r.note(*unused(r))
 
 # %% ../nbs/20_learner.ipynb #c468aaaf
-data_names = 'size', 'bs', 'min_scale', 'flip', 'jitter', 'pca'
+data_names = 'size', 'bs', 'min_scale', 'flip', 'jitter', 'pca', 'trivial', 'erase', 'repeats', 'turns', 'valid_size', 'valid_edge'
+_off = dict(trivial=False, erase=0., repeats=1, turns=False, valid_size=None, valid_edge=None)   # what an unset one means
 
 def data_settings(
     r:dict # Settings of a run
@@ -108,7 +114,7 @@ def dls_settings(
 )->dict: # Settings by name
     "What `dls` have settled, as they are now"
     tfms = [o for k in ('after_item', 'after_batch') for o in getattr(getattr(dls.train, k, None), 'fs', ()) if isinstance(o, (BagCrop,BagNormalize))]
-    made = dict(bs=dls.train.bs) | data_settings({k:v for o in tfms for k,v in vars(o).items()})
+    made = dict(bs=dls.train.bs) | data_settings({k:v for o in (*tfms, dls.train) for k,v in vars(o).items() if k!='bs'})
     return made if 'size' in made else made | dict(size=first_inputs(dls.train)[0].shape[-1])
 
 # %% ../nbs/20_learner.ipynb #3a310385
@@ -131,7 +137,9 @@ def dls_recipe(
     made,src,changes = dls_settings(dls),bag_of(dls).get('src'),check_settings(**settings(**changes))
     for k,v in changes.items():
         if k in made and made[k]!=v: raise UsageError(f"{k}={v}, but the DataLoaders were made with {k}={made[k]}: give it to `bag_dls`")
-    r = recipe(rung, but, reading or bag_of(dls).get('reading', 'paper'), **(changes | made))
+    reading = reading or (bag_of(dls).get('reading') if usual_reading(rung)=='paper' else None)
+    r = recipe(rung, but, reading, **(changes | {k:v for k,v in made.items() if k not in _off or v!=_off[k]}))
+    r = as_dls(r, made, told=False)
     return fit_recipe(r, len(dls.train_ds), made['size'], dls.device or default_device(), getattr(src, 'settings', None), as_paper)
 
 # %% ../nbs/20_learner.ipynb #cbf2e6fc
@@ -173,13 +181,29 @@ def device_of(
     "Kind of the device that `dls` put their batches on"
     return torch.device(dls.device or default_device()).type
 
+def mixing(
+    r:Recipe # Settings of a run
+): # A hook, or `None`
+    "What mixes the images of a batch"
+    off,cut = r['mixup_off'],r.get('cutmix')
+    if r['alpha'] and cut: return BagMixOrCut(r['alpha'], cut, off, r.reading)
+    return BagMixup(r['alpha'], off, r.reading) if r['alpha'] else BagCutMix(cut, off, r.reading) if cut else None
+
+def decay_of(
+    r:Recipe # Settings of a run
+)->str: # 'all', 'weights' or 'not_norms'
+    "What decays"
+    return r.get('decay') or ('all' if r['decay_bias'] else 'weights')
+
 def add_tricks(
     learn:Learner, # Its model, loss and optimizer are those of `r`
     r:Recipe # Settings of a run
 )->Learner: # The same
     "The hooks of `r`"
     learn.add_cbs([Throughput(), TargetCheck(), DivergenceGuard(), LossPlot()])
-    if r['alpha']: learn.add_cb(BagMixup(r['alpha'], r['mixup_off'], r.reading))
+    if (mixes := mixing(r)): learn.add_cb(mixes)
+    if r.get('sizes'): learn.add_cb(BagSizes(r['sizes']))
+    if r.get('ema'): learn.add_cb(BagEMA(r['ema'], r.get('ema_steps'), warmup_epochs(r, r['epochs'])/r['epochs']))
     if r['teacher'] is not None: learn.distill(teacher_of(r['teacher'], learn.dls), r['T'], r.reading)
     if r['fp16']: learn.to_channelslast() if precision.fast_channels_last(device_of(learn.dls)) else learn.to_fp16()
     if r.get('torchcompile'): precision.compile_model(learn.model, learn.dls.device)
@@ -188,10 +212,11 @@ def add_tricks(
 # %% ../nbs/20_learner.ipynb #c44dc930
 def as_dls(
     r:Recipe, # Settings of a run
-    made:dict # Settings that `DataLoaders` have settled
-)->Recipe: # `r`, or a new one with a note for each difference
+    made:dict, # Settings that `DataLoaders` have settled
+    told:bool=True # Note the differences?
+)->Recipe: # `r`, or a new one
     "`r` as it is with `DataLoaders` that came later, or were changed"
-    new = {k:v for k,v in made.items() if r.get(k)!=v}
+    new = {k:v for k,v in made.items() if r.get(k, _off.get(k))!=v}
     notes = [f'{k}: {r.get(k)} -> {v} (what `learn.dls` have)' for k,v in new.items()]
     return Recipe(r|new, r.rung, r.but, r.reading, r.given|new, r.paper, r.notes+notes, r.held) if new else r
 
@@ -237,13 +262,13 @@ def bag_learner(
     check_recipe(r), check_eps(r['eps'], len(dls.vocab))
     weight = balanced_weights(class_counts(dls)) if r.get('class_weights') and len(dls.train_ds) else None   # a run that is read has no images
     model = get_model(r['arch'], len(dls.vocab), channels_of(dls), r['widen'], r['pretrained'])
-    if getattr(dls, 'n_inp', 1)==1: check_size(model, r['size'])
+    if getattr(dls, 'n_inp', 1)==1: check_size(model, min([r['size'], *(o for _,o in read_sizes(r['sizes']))] if r.get('sizes') else [r['size']]))
     r,given = init_model(model, r),r
     model.to(dls.device or default_device())   # fastai does that in a fit, so that what is asked before would be computed elsewhere
     said = known_words(r, dls.vocab) + ([f'class_weights: {weights_words(weight, dls.vocab)}'] if weight is not None else [])
     r = r.note(*[o for o in said if o not in r.notes])
     if r['fp16'] and precision.fast_channels_last(device_of(dls)): r = r.note('images lie channels last: half precision is fastest so on this device')
-    learn = BagLearner(dls_for(dls, model, r.reading), model, BagLoss(r['eps'], r.reading, weight), partial(nag, mom=r['mom'], wd=r['wd'], decay_bias=r['decay_bias']),
+    learn = BagLearner(dls_for(dls, model, r.reading), model, BagLoss(r['eps'], r.reading, weight), partial(nag, mom=r['mom'], wd=r['wd'], decay=decay_of(r), nesterov=r.get('nesterov', True)),
         lr=r.get('lr'), splitter=stage_groups if r['layer_decay']<1 else param_groups, metrics=accuracy, cbs=cbs)
     learn.recipe = r
     add_tricks(learn, r)

@@ -20,7 +20,8 @@ from fastcore.meta import delegates
 from fastai.callback.schedule import ParamScheduler
 from fastai.learner import Learner
 from .core import UsageError
-from .ladder import drop_epochs, is_paper, recipe, setting, warmup_epochs
+from .ladder import is_paper, recipe, setting
+from .settle import drop_epochs, warmup_epochs
 from .optimizer import check_lr
 
 # %% ../nbs/13_schedule.ipynb #727295ea

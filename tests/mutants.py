@@ -83,7 +83,7 @@ table = [   # name, module, old, new, file of tests and which of it (pytest's -k
     ('a file by hand is read in silence', 'files', "not os.path.samefile(found, plain) and not is_whole(plain, o)", "False", 'compose by_hand'),
     ('a look at files that does not end', 'cli', "keep,source.look = learn.run_folder,None", "keep = learn.run_folder", 'resume looked_at_once'),
     ('the equal of the best is better', 'args', 'o<vals[-1] for o in', 'o<=vals[-1] for o in', 'paper'),
-    ('200 epochs warm up longer', 'ladder', "r['warmup']/r.paper['epochs']*n_epoch", "r['warmup']/paper_epochs*n_epoch", 'paper'),
+    ('200 epochs warm up longer', 'settle', "r['warmup']/r.paper['epochs']*n_epoch", "r['warmup']/paper_epochs*n_epoch", 'paper'),
     ('paths leave their folder', 'core', "return res if res==root or res.startswith(os.path.join(root, '')) else None", 'return res', 'data bad_tables or tables'),
     ('random split by place', 'datasets', 'random.Random(f\'{seed} {o}\').sample(byclass[o], min', '(lambda l, n: l[:n])(byclass[o], min', 'data random_split')]
 

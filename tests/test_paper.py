@@ -19,7 +19,8 @@ from bot.args import is_best, save_args
 from bot.resume import recorded
 from bot.runs import load_run
 from bot.init import msra, xavier, zero_gamma
-from bot.ladder import drop_epochs, ladder, recipe, warmup_epochs
+from bot.ladder import ladder, recipe
+from bot.settle import drop_epochs, warmup_epochs
 from bot.learner import bag_learner, native_size
 from bot.losses import BagLoss, distill_loss, logit_gap, smooth_labels, teacher_loss
 from bot.resnet import conv_bn, macs, n_params
