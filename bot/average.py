@@ -9,7 +9,7 @@ Docs: https://OWNER.github.io/bot/average.html.md"""
 
 # %% auto #0
 __all__ = ['ema_constants', 'update_every', 'kept_share', 'theirs', 'averaged_model', 'update', 'BagEMA', 'add_columns',
-           'copy_of', 'tell_metrics', 'with_model']
+           'copy_of', 'as_float', 'tell_metrics', 'with_model', 'judged_model', 'judged_pred']
 
 # %% ../nbs/18_average.ipynb #0e95a7aa
 from contextlib import contextmanager, nullcontext
@@ -99,7 +99,7 @@ class BagEMA(Callback):
     def after_loss(self):
         if self.training or not self.on or self.avg is None or not self.yb: return
         half = getattr(self.learn, 'half_precision', None)
-        with half.context() if half else nullcontext(): self.pred_avg = self.avg.module(*self.xb)
+        with half.context() if half else nullcontext(): self.pred_avg = as_float(self.avg.module(*self.xb))
         tell_metrics(self.learn, self.pred_avg, self.seen)
 
     def after_validate(self):
@@ -126,6 +126,12 @@ def copy_of(
     res.reset()
     return res
 
+def as_float(
+    pred # An answer
+): # The same
+    "What half precision made, as floats"
+    return pred.float() if isinstance(pred, torch.Tensor) and pred.dtype in (torch.half,torch.bfloat16) else pred
+
 def tell_metrics(
     learn, # In a validation, after its loss
     pred, # What another model makes of the batch
@@ -133,7 +139,7 @@ def tell_metrics(
 ):
     "Tell `metrics` of `pred` as if it were the answer of `learn`"
     raw = learn.pred,learn.loss
-    learn.pred = pred.float() if isinstance(pred, torch.Tensor) and pred.dtype in (torch.half,torch.bfloat16) else pred
+    learn.pred = pred
     learn.loss = learn.loss_func(learn.pred, *learn.yb)
     try:
         for o in metrics: o.accumulate(learn)
@@ -156,6 +162,19 @@ def averaged(self:BagEMA):
     "A context in which `learn` has the averaged model"
     if self.avg is None: raise UsageError('Nothing is averaged yet: fit first')
     return with_model(self.learn, self.avg.module)
+
+def judged_model(
+    learn # Any learner
+)->nn.Module: # The averaged model, where there is one
+    "The model that a run is judged by"
+    avg = getattr(getattr(learn, 'bag_ema', None), 'avg', None)
+    return learn.model if avg is None else avg.module
+
+def judged_pred(
+    learn # In a validation, after its loss
+): # Its answers
+    "What that model makes of the batch at hand"
+    return learn.pred if judged_model(learn) is learn.model else learn.bag_ema.pred_avg
 
 @patch
 def state_dict(self:BagEMA): return {} if self.avg is None else dict(n=int(self.avg.n_averaged), weights=self.avg.module.state_dict())

@@ -26,7 +26,8 @@ def warmup_epochs(
     n_epoch:float # Length of the run, in epochs
 )->float: # Epochs of warmup
     "Warmup of `r` in a run of `n_epoch`: as given, or the paper's share of the run"
-    if 'warmup' not in r.given: return r['warmup']/r.paper['epochs']*n_epoch
+    w = r['warmup']/r.paper['epochs']*n_epoch
+    if 'warmup' not in r.given: return round(w) if r.reading=='torchvision' else w   # which has whole epochs
     if r['warmup']>n_epoch: raise UsageError(f"warmup={r['warmup']} epochs is longer than the run of {n_epoch}: make the run longer or the warmup shorter")
     return r['warmup']
 
