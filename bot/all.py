@@ -12,7 +12,8 @@ from .sources import find_source
 from .keys import keyed
 from .loader import KeyedDL
 from .augment import paper_mean, paper_std, pca_noise, random_box, scale_hsv
-from .block import bag_block, bag_dls, BagCrop, BagImageBlock, BagNormalize, EncodedImage, norm_stats
+from .encoded import EncodedImage
+from .block import bag_block, bag_dls, BagCrop, BagImageBlock, BagNormalize, norm_stats
 from .init import init_layers, kaiming, msra, xavier, zero_gamma
 from .resnet import depths, macs, n_params, summary, variants
 from .weights import from_timm, input_cfg, load_weights, read_weights, to_timm
@@ -26,9 +27,11 @@ from .optimizer import decayed, nag, Nesterov, scale_lr
 from .schedule import cosine_factor, lr_schedule, plot_sched, step_factor, warmup_factor
 from .guards import Diverged, DivergenceGuard, hook_order, TargetCheck
 from .mixup import BagMixup, draw_pairs, mix
+from .cutmix import BagCutMix, BagMixOrCut
 from .distill import as_teacher, CachedTeacher, Distillation, Teacher
 from .precision import ChannelsLastBatch, HalfPrecision
 from .freezing import FrozenStart
+from .average import BagEMA
 from .watch import draw_curves, loss_curves, LossPlot
 from .learner import bag_learner
 from .words import run_card
@@ -56,7 +59,7 @@ __all__ = ['BotError', 'DataError', 'UsageError', 'default_rung', 'fit_to', 'lad
     'xresnet34d', 'xresnet50a', 'xresnet50b', 'xresnet50c', 'xresnet50d', 'xresnet101a', 'xresnet101b', 'xresnet101c', 'xresnet101d', 'xresnet152a',
     'xresnet152b', 'xresnet152c', 'xresnet152d', 'xresnet200a', 'xresnet200b', 'xresnet200c', 'xresnet200d', 'BagLoss', 'distill_loss', 'logit_gap',
     'smooth_labels', 'soft_cross_entropy', 'teacher_loss', 'decayed', 'nag', 'Nesterov', 'scale_lr', 'cosine_factor', 'lr_schedule', 'plot_sched',
-    'step_factor', 'warmup_factor', 'Diverged', 'DivergenceGuard', 'hook_order', 'TargetCheck', 'BagMixup', 'draw_pairs', 'mix', 'as_teacher',
+    'step_factor', 'warmup_factor', 'Diverged', 'DivergenceGuard', 'hook_order', 'TargetCheck', 'BagMixup', 'draw_pairs', 'mix', 'BagCutMix', 'BagMixOrCut', 'BagEMA', 'as_teacher',
     'CachedTeacher', 'Distillation', 'Teacher', 'ChannelsLastBatch', 'HalfPrecision', 'FrozenStart', 'draw_curves', 'loss_curves', 'LossPlot', 'bag_learner',
     'run_card',
     'save_args',

@@ -41,8 +41,8 @@ from .published import known_words, settle_weights
 from .losses import BagLoss, check_eps
 from .optimizer import check_lr, nag, scale_lr
 from .guards import DivergenceGuard, has_part, TargetCheck
-from .cutmix import BagCutMix, BagMixOrCut
 from .mixup import BagMixup
+from .cutmix import BagCutMix, BagMixOrCut
 from .distill import first_inputs, Teacher
 from .average import BagEMA
 from .balance import balanced_weights, class_counts, weights_words

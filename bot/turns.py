@@ -19,7 +19,7 @@ import numpy as np, torch
 from fastai.torch_core import set_seed
 from .core import BotError, shown, Terminated
 from .files import Claim, held, this_place
-from .ladder import Recipe, recipe
+from .ladder import recipe, Recipe
 from .sources import find_source
 from .block import bag_dls
 from .learner import bag_learner, data_settings, pick_device
