@@ -30,8 +30,8 @@ from .mixup import BagMixup, draw_pairs, mix
 from .cutmix import BagCutMix, BagMixOrCut
 from .distill import as_teacher, CachedTeacher, Distillation, Teacher
 from .precision import ChannelsLastBatch, HalfPrecision
-from .freezing import FrozenStart
 from .average import BagEMA
+from .freezing import FrozenStart
 from .watch import draw_curves, loss_curves, LossPlot
 from .learner import bag_learner
 from .words import run_card
