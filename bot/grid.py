@@ -83,7 +83,7 @@ def settle_row(
     "The recipe of a row on these images and this device"
     r = recipe(row['rung'], row['but'], reading, **(changes | row['changes']))
     own = dict(teacher=teacher or own_teacher) if r['teacher'] is not None and 'teacher' not in r.given else {}
-    r = Recipe(r | own, r.rung, r.but, reading, r.given | own, r.paper)
+    r = Recipe(r | own, r.rung, r.but, r.reading, r.given | own, r.paper)
     return fit_recipe(r, source.n_train, source.short_edge, device, source.settings, as_paper)
 
 @lru_cache
@@ -139,7 +139,7 @@ default_seeds,teacher_seed = 8,999
 def _teacher_cell(source, device, reading, as_paper, n_out, changes):
     "The largest model that images and device allow, trained with all that comes before distillation"
     r = recipe('smooth', (), reading, **{k:v for k,v in changes.items() if k!='arch'})
-    r = Recipe(r | dict(arch=ladder['distill']['teacher']), r.rung, r.but, reading, r.given, r.paper)
+    r = Recipe(r | dict(arch=ladder['distill']['teacher']), r.rung, r.but, r.reading, r.given, r.paper)
     r = fit_recipe(r, source.n_train, source.short_edge, device, source.settings, as_paper)
     return _cell(r, [teacher_seed], key=run_key(r, n_out), split='valid')
 

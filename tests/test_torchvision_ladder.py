@@ -27,7 +27,7 @@ from bot.runs import load_run
 from bot.settle import drop_epochs, fit_to, warmup_epochs
 from bot.state import read_state
 from bot.trivial import BagErase
-from test_resume import assert_same_run, finish, kill_and_go_on, photos, plain_rows, rows, steps
+from test_resume import assert_same_run, finish, kill_and_go_on, photos, plain_rows, rows   # `photos` is a fixture
 
 # ---- the published command, of the blog that has the numbers, for 8 processes
 
@@ -45,7 +45,8 @@ said = dict(bs=lambda a: int(a['batch_size'])*8, lr=lambda a: float(a['lr']), sc
     decay=lambda a: 'not_norms' if float(a['norm_weight_decay'])==0 else 'all', eps=lambda a: float(a['label_smoothing']), alpha=lambda a: float(a['mixup_alpha']),
     cutmix=lambda a: float(a['cutmix_alpha']), size=lambda a: int(a['train_crop_size']), valid_size=lambda a: a['val_crop_size'], valid_edge=lambda a: int(a['val_resize_size']),
     repeats=lambda a: int(a['ra_reps']), mom=lambda a: a['momentum'], ema_steps=lambda a: a['model_ema_steps'], nesterov=lambda a: 'nesterov' in a, flip=lambda a: .5,
-    ema=lambda a: pytest.approx((1-a['model_ema_decay'])*1_281_167, rel=1e-3), jitter=lambda a: 0., pca=lambda a: 0., min_scale=lambda a: .08, zero_gamma=lambda a: False, fp16=lambda a: 'amp' in a)
+    ema=lambda a: pytest.approx((1-a['model_ema_decay'])*1_281_167, rel=1e-3), jitter=lambda a: 0.,
+    pca=lambda a: 0., min_scale=lambda a: .08, zero_gamma=lambda a: False, fp16=lambda a: 'amp' in a)
 
 @pytest.mark.parametrize('k', said)
 def test_the_last_rung_is_the_published_command(k): assert recipe('repeat')[k]==said[k](asked())
@@ -55,7 +56,8 @@ def test_nothing_else_is_set():
     assert rest=={'arch','widen','pretrained','drops','decay_bias','init','teacher','T','mixup_off','freeze','layer_decay'}
     assert recipe('repeat')['arch']=='xresnet50b' and recipe('repeat')['teacher'] is None and recipe('repeat')['mixup_off']==0
 
-published = dict(baseline=76.130, rates=76.494, trivial=76.806, long=78.606, erase=78.796, smooth=79.114, mixup=79.232, cutmix=79.510, decay=80.036, fixres=80.196, ema=80.450, resize=80.674, repeat=80.858)
+published = dict(baseline=76.130, rates=76.494, trivial=76.806, long=78.606, erase=78.796, smooth=79.114, mixup=79.232, cutmix=79.510,
+    decay=80.036, fixres=80.196, ema=80.450, resize=80.674, repeat=80.858)
 
 def test_numbers_and_sources():
     assert {k:o.top1 for k,o in ladders['torchvision'].items()}==published
@@ -97,7 +99,8 @@ def test_the_size_and_place_of_a_crop(monkeypatch):
 
 def test_validation_is_their_preset():
     im = Image.fromarray(np.random.default_rng(0).integers(0, 256, (375,500,3), dtype=np.uint8).repeat(2, 0).repeat(2, 1))
-    preset = v2.Compose([v2.PILToTensor(), v2.Resize(232, antialias=True), v2.CenterCrop(224), v2.ToDtype(torch.float, scale=True), v2.Normalize((.485,.456,.406), (.229,.224,.225))])
+    preset = v2.Compose([v2.PILToTensor(), v2.Resize(232, antialias=True), v2.CenterCrop(224), v2.ToDtype(torch.float, scale=True),
+        v2.Normalize((.485,.456,.406), (.229,.224,.225))])
     crop,norm = BagCrop(176, reading='torchvision', valid_size=224, valid_edge=232),BagNormalize('torchvision', 0., 0.)
     ours = norm(crop(EncodedImage.create(im), split_idx=1)[None], split_idx=1)[0]
     assert (ours-preset(im)).abs().max()<.02   # a step of a byte
