@@ -12,7 +12,7 @@ from fastcore.script import call_parse
 from fastai.torch_core import TensorImage
 from torchvision.transforms.v2 import InterpolationMode, TrivialAugmentWide
 from bot.average import averaged_model, update, update_every
-from bot.cutmix import cut, draw_cut
+from bot.cutmix import draw_cut, paste
 from bot.losses import BagLoss
 from bot.mixup import draw_pairs, mix
 from bot.models import get_model
@@ -62,7 +62,7 @@ def main(
         mix(x, lam, partner), mix(torch.eye(10)[y], lam, partner)
     def cutmix():
         lam,partner,box = draw_cut(bs, size, size, 1., 'torchvision')
-        cut(x, partner, box), mix(torch.eye(10)[y], lam, partner)
+        paste(x, partner, box), mix(torch.eye(10)[y], lam, partner)
     update(avg, net)
     ms,every = median(step, n),update_every(steps)
     rows = [dict(piece='averaged weights', ms=median(lambda: update(avg, net), 4*n), of=ms, share=None, note=f'an update every {every} batches, as in a run of {steps:,}')]
@@ -73,7 +73,8 @@ def main(
         torch.manual_seed(1)
         for o in ims: f(o)
     fast = ratio(lambda: loop(lambda o: ours(TensorImage(o), split_idx=0)), lambda: loop(theirs), 3*n)
-    rows.append(dict(piece='TrivialAugment', ms=median(lambda: loop(lambda o: ours(TensorImage(o), split_idx=0)), n)/len(ims), of=median(lambda: loop(theirs), n)/len(ims), share=fast, note="images a second, of torchvision's own loop"))
+    own,other = (median(lambda: loop(f), n)/len(ims) for f in (lambda o: ours(TensorImage(o), split_idx=0), theirs))
+    rows.append(dict(piece='TrivialAugment', ms=own, of=other, share=fast, note="images a second, of torchvision's own loop"))
     path = Path(__file__).parent/'results/second.csv'
     old = [o for o in csv.DictReader(path.open()) if (o['arch'],o['size'],o['bs'])!=(arch,str(size),str(bs))] if path.exists() else []
     new = [dict(arch=arch, size=size, bs=bs) | {k:f'{v:.4g}' if isinstance(v, float) else v for k,v in o.items()} for o in rows]

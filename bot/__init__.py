@@ -23,6 +23,7 @@ Modules:
 - `bot.cutmix`: A hook that trains on images with a part of another one in them, alone or in turn with mixup
 - `bot.datasets`: Data sets that a name is enough for: digits, which come along, and those of fastai
 - `bot.distill`: A hook that adds a trained teacher's answers to the loss
+- `bot.distributed`: Processes that a launcher starts, and what each has to hear from the others
 - `bot.encoded`: A file that fastai takes for an image, and that is decoded no further than its crop needs
 - `bot.evaluate`: How good a run is on labelled images: its own, or others, with intervals and with what spoils the number
 - `bot.exclude`: A list of files that a training leaves out, as the doctor writes it
@@ -60,6 +61,7 @@ Modules:
 - `bot.probe`: A head fitted to published weights by logistic regression, in one pass over the images
 - `bot.published`: Which model a tag or a file means, what its weights know already, and whose they are
 - `bot.ranges`: Which values a setting takes, and what is said of others
+- `bot.ranks`: A learner that trains as one of several processes, and gives the run of one
 - `bot.report`: The page of a run: how good it is and how sure that is, what it mistakes for what, with the pictures, and how it came about
 - `bot.reported`: Every run that is kept in a folder leaves its report there, and a learner shows it
 - `bot.resnet`: Four variants of ResNet at seven depths, all made by one class, and what they cost
@@ -67,6 +69,7 @@ Modules:
 - `bot.runs`: What a run was asked for and what it reached, in a folder that is read without running anybody's code
 - `bot.schedule`: Warmup, step and cosine decay as functions of the batch, for fastai's `ParamScheduler`
 - `bot.settle`: What data and device change in a recipe, each change with its reason
+- `bot.shards`: Many images in few files: where each of them is, and how it is read
 - `bot.sizes`: Small images at first, larger ones later: a shorter training for the same result
 - `bot.sources`: Images and their classes, from wherever they are
 - `bot.state`: The state of training as text and tensors, and what the model made of each validation image
@@ -79,6 +82,7 @@ Modules:
 - `bot.watch`: Loss curves while a model trains, and the batch that it is given
 - `bot.weights`: Weights of a model, from files and from timm, and back
 - `bot.words`: What a learner is about to do, in words
-- `bot.workers`: Processes that read images: how they begin and end, and where it is said that one was killed"""
+- `bot.workers`: Processes that read images: how they begin and end, and where it is said that one was killed
+- `bot.writing`: A source as plain tar files, written in parallel, again after a kill"""
 
 __version__ = "0.0.1"

@@ -18,8 +18,10 @@ def plan(
     run # The run folder
 )->str: # A few lines
     "What a run is about to do"
-    from bot.words import run_card
-    return '\n'.join(f"{k:7} {v}".replace('\n', '\n        ') for k,v in (run_card(learn) | dict(out=run)).items())
+    from bot.words import run_card, run_time, time_words
+    simple = getattr(learn.dls, 'n_inp', 1)==1 and not learn.recipe.get('torchcompile')
+    said = run_card(learn) | (dict(time=f'about {time_words(run_time(learn))} of computing on {learn.dls.device}, if nothing else runs') if simple else {}) | dict(out=run)
+    return '\n'.join(f"{k:7} {v}".replace('\n', '\n        ') for k,v in said.items())
 
 def result(
     learn, # A learner after its run

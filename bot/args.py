@@ -10,7 +10,8 @@ Docs: https://OWNER.github.io/bot/args.html.md"""
 # %% auto #0
 __all__ = ['may_change', 'versions', 'plain', 'changed_machine', 'made_with', 'fingerprint', 'valid_hash', 'check_fingerprint',
            'seen_cfg', 'python_of', 'best_by', 'lower_is_better', 'judged_by', 'is_best', 'differences',
-           'check_same_run', 'columns_of', 'data_path', 'save_args', 'asked_for', 'command_of']
+           'check_same_run', 'columns_of', 'data_path', 'image_places', 'save_args', 'note_args', 'asked_for',
+           'command_of']
 
 # %% ../nbs/21_args.ipynb #ebcf127b
 import math, os, platform, shlex
@@ -167,11 +168,13 @@ def differences(
 
 def check_same_run(
     path:Path, # Run folder
-    learn:Learner # A learner that `bag_learner` made
+    learn:Learner, # A learner that `bag_learner` made
+    fit:dict=None # What `fit_rung` was given
 ):
     "Refuse to go on with other settings, classes or images"
-    args = read_args(path/'args.yaml')
-    other = differences(args, learn)
+    args,now = read_args(path/'args.yaml'),plain(fit or {})
+    was = args.get('fit', {})
+    other = differences(args, learn) + ([] if now==was else [f'fit_rung: {was} -> {now}'])
     if other: raise UsageError(f"The run in '{shown(path)}' is another one: {'; '.join(other[:4])}\nGive the same settings to go on with it, or another folder (--fresh)")
     check_fingerprint(args, learn.dls)
     new = changed_machine(args, learn.dls.device)
@@ -195,13 +198,21 @@ def data_path(
     if src is None: return None
     return os.path.abspath(src.name) if os.path.exists(str(src.name)) else str(src.name)
 
+def image_places(
+    dls:DataLoaders # Anyone's, or those of `bag_dls`
+)->dict: # `path`, and `images`, in which the paths of `predictions.csv` begin
+    "Where the images of `dls` lie now"
+    root = getattr(bag_of(dls).get('src'), 'path', None)
+    return dict(path=data_path(dls), images=root and os.path.abspath(root))
+
+# %% ../nbs/21_args.ipynb #8ffaaf0c
 def save_args(
     path:str|Path, # Run folder
     learn:Learner, # A learner that `bag_learner` made
     **extra # More to keep, by name
 ):
     "Write `args.yaml`"
-    r,dls,root = learn.recipe,learn.dls,getattr(bag_of(learn.dls).get('src'), 'path', None)   # in which the paths of predictions.csv begin
+    r,dls = learn.recipe,learn.dls
     by = best_by(columns_of(learn)) if len(dls.valid_ds) else None
     norm = dict(zip(('mean', 'std'), (o.tolist() for o in norm_stats(dls))))
     args = dict(rung=r.rung, but=r.but, reading=r.reading, settings=dict(r), given=r.given, changed=r.notes, data=made_with(dls), normalized=norm,
@@ -209,8 +220,21 @@ def save_args(
         resolved=dict(lr=learn.lr, warmup=warmup_epochs(r, r['epochs']), drops=drop_epochs(r, r['epochs']), device=str(dls.device)),
         weights=dict(zip(('name', 'licence'), started_from(r))),
         classes=list(dls.vocab), n_train=len(dls.train_ds), n_valid=len(dls.valid_ds), fingerprint=fingerprint(dls), valid_hash=valid_hash(dls),
-        path=data_path(dls), images=root and os.path.abspath(root), versions=versions(), python=python_of(learn))
-    write_atomic(Path(path)/'args.yaml', yaml.safe_dump(plain(args | extra), sort_keys=False, allow_unicode=True))
+        **image_places(dls), versions=versions(), python=python_of(learn))
+    _write(path, args | extra)
+
+def note_args(
+    path:str|Path, # Run folder
+    learn:Learner, # A learner that `bag_learner` made
+    **extra # More to keep, by name
+):
+    "Write `args.yaml`; of a run that goes on, where its images are now"
+    f,now = Path(path)/'args.yaml',image_places(learn.dls)
+    if not f.exists(): return save_args(path, learn, **extra)
+    was = yaml.safe_load(f.read_text(encoding='utf-8'))
+    if now['path'] and any(was.get(k)!=v for k,v in now.items()): _write(path, was | now)
+
+def _write(path, args): write_atomic(Path(path)/'args.yaml', yaml.safe_dump(plain(args), sort_keys=False, allow_unicode=True))
 
 # %% ../nbs/21_args.ipynb #9f2414fb
 may_change = 'workers','save_minutes','root','exclude','log'   # options that a run may go on with another value of: the fingerprint tells of other images

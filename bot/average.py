@@ -132,6 +132,7 @@ def as_float(
     "What half precision made, as floats"
     return pred.float() if isinstance(pred, torch.Tensor) and pred.dtype in (torch.half,torch.bfloat16) else pred
 
+# %% ../nbs/18_average.ipynb #a3ad6d32
 def tell_metrics(
     learn, # In a validation, after its loss
     pred, # What another model makes of the batch
@@ -176,6 +177,7 @@ def judged_pred(
     "What that model makes of the batch at hand"
     return learn.pred if judged_model(learn) is learn.model else learn.bag_ema.pred_avg
 
+# %% ../nbs/18_average.ipynb #5de29f8d
 @patch
 def state_dict(self:BagEMA): return {} if self.avg is None else dict(n=int(self.avg.n_averaged), weights=self.avg.module.state_dict())
 

@@ -9,7 +9,7 @@ Docs: https://OWNER.github.io/bot/block.html.md"""
 
 # %% auto #0
 __all__ = ['BagCrop', 'check_edge', 'BagFloat', 'BagNormalize', 'works_on', 'nm', 'kinds', 'BagImageBlock', 'norm_stats',
-           'set_norm', 'bag_block', 'source_items', 'block_args', 'n_workers', 'bag_dls', 'bag_of']
+           'set_norm', 'SourceBlock', 'bag_block', 'block_args', 'n_workers', 'bag_dls', 'bag_of']
 
 # %% ../nbs/06_block.ipynb #4f42ceca
 import os
@@ -23,7 +23,8 @@ from fastcore.meta import delegates
 from fasttransform import Pipeline
 from fasttransform.transform import DisplayedTransform
 from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
-from fastai.data.transforms import IndexSplitter, IntToFloatTensor, ItemGetter, Normalize, ToTensor
+from fastai.data.core import Datasets
+from fastai.data.transforms import IntToFloatTensor, ItemGetter, Normalize, ToTensor
 from fastai.torch_core import default_device, TensorImage, to_device
 from fastai.vision.augment import RandomErasing
 from fastai.vision.core import PILMask, TensorBBox, TensorPoint
@@ -240,6 +241,11 @@ def set_norm(
     return res
 
 # %% ../nbs/06_block.ipynb #a9f9ec29
+class SourceBlock(DataBlock):
+    "A `DataBlock` of a source, whose parts are slices: fastai's splitters make a number of each item, twice, and a million images in shards are no list"
+    def datasets(self, source, verbose=False):
+        return Datasets(source.items, tfms=self._combine_type_tfms(), splits=source.splits, dl_type=self.dl_type, n_inp=self.n_inp, verbose=verbose)
+
 @delegates(BagImageBlock)
 def bag_block(
     src, # A source, or what `find_source` takes
@@ -247,14 +253,7 @@ def bag_block(
 )->DataBlock: # Its items are pairs of path and class
     "Data block of an image classification source"
     src = find_source(src)
-    return DataBlock(blocks=(BagImageBlock(**kwargs), CategoryBlock(vocab=src.classes)), getters=[ItemGetter(0), ItemGetter(1)],
-        get_items=source_items, splitter=IndexSplitter(src.splits[1]))
-
-def source_items(
-    src # A `Source`
-)->list: # Pairs of path and class
-    "Items of a source"
-    return src.items
+    return SourceBlock(blocks=(BagImageBlock(**kwargs), CategoryBlock(vocab=src.classes)), getters=[ItemGetter(0), ItemGetter(1)])
 
 # %% ../nbs/06_block.ipynb #e54e26c5
 def block_args(

@@ -12,7 +12,7 @@ Docs: https://OWNER.github.io/bot/call.html.md"""
 
 # %% auto #0
 __all__ = ['plain_types', 'Parser', 'opts_of', 'is_word', 'add_options', 'parser_of', 'read_words', 'typed', 'words_for', 'say',
-           'close', 'Lenient', 'lasting_streams', 'terminate', 'heed_signals', 'run_args', 'as_process']
+           'close', 'Lenient', 'lasting_streams', 'terminate', 'heed_signals', 'run_args', 'as_process', 'as_trainer']
 
 # %% ../nbs/30_call.ipynb #81b355c5
 import argparse, os, signal, sys, threading, warnings
@@ -21,7 +21,7 @@ from difflib import get_close_matches
 from functools import partial
 from inspect import Parameter, signature
 from fastcore.docments import docments
-from .core import BotError, exit_code, HungUp, stop_signals, Terminated, UsageError
+from .core import BotError, exit_code, HungUp, SavedOnRequest, stop_signals, Terminated, UsageError
 from .ranges import Num, One, Switch
 from .ladder import options, settings
 
@@ -193,3 +193,23 @@ def as_process(
         except UsageError as e: return print(f'{prog}: {e}', file=sys.stderr) or e.code
         if threading.current_thread() is threading.main_thread(): heed_signals()
         return run_args(args, f, prog)
+
+# %% ../nbs/30_call.ipynb #45d2ea7f
+def as_trainer(
+    argv:list, # Words of the command line; unset, the process's own
+    f, # The command's function, which takes a `device`
+    prog:str, # The command's name
+    parse # Makes arguments of the words
+)->int: # Exit code
+    "A command as a process, alone or one of several"
+    several,rank = int(os.environ.get('WORLD_SIZE') or 1)>1,os.environ.get('RANK')
+    def parse_once(argv):
+        try: return parse(argv)
+        except UsageError:
+            if rank!='0': close(sys.stderr)
+            raise
+    def joining(**args):
+        from bot.distributed import joined
+        with joined(args.get('device')) as device: return f(**args | dict(device=device))
+    code = as_process(argv, joining, f'{prog} (process {rank})', parse_once) if several else as_process(argv, f, prog, parse)
+    return 0 if code==SavedOnRequest.code and 'TORCHELASTIC_RUN_ID' in os.environ else code

@@ -80,9 +80,9 @@ def open_check(
 )->Path: # A folder that holds `check.json` and `files.csv`
     "The folder of a check, new or begun"
     name = (os.path.basename(top) if isinstance(src, (str,Path)) else 'table') or 'images'
-    path = Path(out or f"checks/{name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    real,inside = os.path.realpath(path),os.path.realpath(top)
-    if real==inside or real.startswith(os.path.join(inside, '')):
+    here = '.' if out or not _is_within('checks', top) else os.path.dirname(os.path.realpath(top))   # beside the images, if we are in their folder
+    path = Path(out or os.path.normpath(f"{here}/checks/{name}-{time.strftime('%Y%m%d-%H%M%S')}"))
+    if _is_within(path, top):
         raise UsageError(f"'{shown(path)}' is inside of the images' own folder '{shown(top)}': name another folder with --out")
     known = path/'check.json'
     if known.exists():
@@ -94,6 +94,10 @@ def open_check(
         write_atomic(known, json.dumps(dict(top=top, state='running')))
     except OSError as e: raise UsageError(f"Cannot write to '{shown(path)}': {e.strerror}; name another folder with --out") from e
     return path
+
+def _is_within(path, top):
+    real,top = os.path.realpath(path),os.path.realpath(top)
+    return real==top or real.startswith(os.path.join(top, ''))
 
 # %% ../nbs/25_check.ipynb #e0eb781c
 def look_at_all(

@@ -9,13 +9,13 @@ Docs: https://OWNER.github.io/bot/core.html.md"""
 
 # %% auto #0
 __all__ = ['stop_signals', 'BotError', 'UsageError', 'DataError', 'WriteError', 'Terminated', 'HungUp', 'SavedOnRequest',
-           'end_state', 'exit_code', 'nearest', 'shown', 'write_device', 'in_parts', 'write_atomic', 'check_place',
-           'write_once', 'within', 'check_member', 'state_sign', 'html_table', 'in_words', 'csv_text', 'help_text',
-           'add_help']
+           'end_state', 'exit_code', 'handled', 'nearest', 'shown', 'write_device', 'in_parts', 'write_atomic',
+           'check_place', 'write_once', 'within', 'check_member', 'state_sign', 'html_table', 'in_words', 'csv_text',
+           'help_text', 'add_help']
 
 # %% ../nbs/00_core.ipynb #928f9c56
-import csv, io, os, shutil, sys, tempfile, zlib
-from contextlib import suppress
+import csv, io, os, shutil, signal, sys, tempfile, threading, zlib
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from functools import partial
 from html import escape
@@ -71,6 +71,21 @@ def exit_code(
 )->int: # 0 is for what ended well
     "The exit code that tells it"
     return 130 if isinstance(e, KeyboardInterrupt) else getattr(e, 'code', 1) if isinstance(e, (BotError,Terminated)) else 1
+
+# %% ../nbs/00_core.ipynb #3a170c06
+@contextmanager
+def handled(
+    f # Called with what is to be raised
+):
+    "Let `f` handle the signals that ask a process to stop"
+    old = {}
+    if threading.current_thread() is threading.main_thread():
+        for k,e in stop_signals.items():
+            s = getattr(signal, k, None)   # Windows has fewer
+            if s is not None and signal.getsignal(s) not in (signal.SIG_IGN,None): old[s] = signal.signal(s, lambda signum, frame, e=e: f(e()))
+    try: yield
+    finally:
+        for s,h in old.items(): signal.signal(s, h)
 
 # %% ../nbs/00_core.ipynb #d4b869be
 def nearest(

@@ -191,7 +191,7 @@ def fill_folder(
     for k in asked:
         name = forms[k][0]
         with named(name): _tell(path/name, _make_form(path, k, net, card, x, want, prepare and k!='timm'), len(x))
-    write_atomic(path/'model.json', json.dumps(card, indent=1, ensure_ascii=False))
+    write_atomic(path/'model.json', json.dumps(card | dict(versions=_versions()), indent=1, ensure_ascii=False))   # with those of the packages that a form needed
 
 def _make_form(path, k, net, card, x, want, prepare):
     "Form `k` in the folder `path`: how far its answers are from the run's"

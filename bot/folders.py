@@ -11,7 +11,8 @@ Docs: https://OWNER.github.io/bot/folders.html.md"""
 __all__ = ['image_exts', 'heif_exts', 'unread_exts', 'run_files', 'max_depth', 'check_files', 'tool_folders', 'part_words',
            'picture_folders', 'heif_words', 'suffix', 'is_image', 'file_kind', 'is_unread', 'Folder', 'is_run',
            'class_name', 'check_read', 'labelled', 'part_of', 'is_plain_part', 'lift', 'class_names', 'find_parts',
-           'check_classes', 'check_level', 'check_parts', 'check_nested', 'some', 'files_words', 'folder_notes']
+           'check_classes', 'check_level', 'check_parts', 'check_nested', 'some', 'files_words', 'folder_notes',
+           'first_fault']
 
 # %% ../nbs/03_folders.ipynb #1c378d88
 import os, re
@@ -19,7 +20,8 @@ from collections import Counter
 from importlib.util import find_spec
 from unicodedata import normalize
 from .core import DataError, shown
-from .images import plain_reason
+from .shards import is_shards
+from .images import Encoded, ImageError, plain_reason
 
 # %% ../nbs/03_folders.ipynb #da19bdf0
 image_exts = set('.jpg .jpeg .jpe .jfif .pjpeg .pjp .png .webp .gif .bmp .dib .tif .tiff .avif .ppm .pgm .pbm .pnm .jp2 .j2k .jpx .mpo'.split())
@@ -285,3 +287,21 @@ def folder_notes(
     return [text for text,there in ((f'folders not used: {some(left)}', left), (f'folders without images: {some(empty)}', empty),
         (f'{loose:,} images outside of class folders not used', loose),
         (f'folders inside of a class count as that class, whatever their name: {some(inner)}', inner), (f'{files_words(others)} not used', others)) if there]
+
+# %% ../nbs/03_folders.ipynb #c4653512
+def first_fault(
+    items # Pairs of path and class
+)->str: # For people
+    "Why the first of `items` cannot be read"
+    try: Encoded(items[0][0]).decode(size=(8,8))
+    except ImageError as e: return f'{e}{_path_hint(items[0][0])}'
+    return ''
+
+def _path_hint(
+    path:str # Of an image
+)->str: # For people; nothing if there is such a file
+    "What is wrong with a path that leads to no file"
+    if os.path.lexists(path) or is_shards(os.path.dirname(os.path.dirname(path))): return ''
+    if '\\' in path: return "; write '/' for '\\'"
+    ends = [o for o in sorted(image_exts) if os.path.exists(path+o)]
+    return f"; there is a file with '{ends[0]}' behind that name: write the suffix too" if ends else "; is root the folder that the paths begin in?"

@@ -17,6 +17,7 @@ import io, os, stat, warnings
 from contextlib import contextmanager
 import numpy as np, torch
 from PIL import Image
+from .shards import path_bytes, path_stat
 try: import simplejpeg
 except ImportError: simplejpeg = None
 try:
@@ -34,8 +35,8 @@ def read_bytes(
     st:os.stat_result=None # What the system says of it, if that has been asked for
 )->bytes: # All of it
     "Bytes of an ordinary file that is not empty"
-    if not stat.S_ISREG((st or os.stat(path)).st_mode): raise OSError('not an ordinary file')
-    with open(path, 'rb') as f: data = f.read()
+    if not stat.S_ISREG((st or path_stat(path)).st_mode): raise OSError('not an ordinary file')
+    data = path_bytes(path)
     if not data: raise OSError('empty file')
     return data
 

@@ -20,6 +20,7 @@ import numpy as np, torch, torch.nn.functional as F
 from PIL import Image, ImageFile, ImageOps
 from fastcore.basics import patch
 from .core import DataError, shown
+from .shards import path_stat
 from .formats import decode_plain, frame, has_end, image_problems, jpeg_size, loaded_scale, notes, open_header, pil_decode, pillow_work, read_bytes
 from .formats import readable, simplejpeg, stored_box, to_rgb, turns, upright
 
@@ -159,7 +160,7 @@ class Encoded:
         "Size as stored, and orientation"
         try:
             if self.data is None:
-                st = os.stat(self.path)
+                st = path_stat(self.path)
                 self.data,self.sign = read_bytes(self.path, st),file_sign(st)
                 self.sound = self.verdicts[self.sign]
             self.stored = jpeg_size(self.data) or self.ask_pillow()
@@ -259,7 +260,7 @@ def array_image(
 
 # %% ../nbs/02_images.ipynb #6ec10442
 def first_readable(
-    files:list # Paths
+    files # Paths
 )->tuple: # Height and width of the first image that can be read, or `None`
     "Size of one image of `files`"
     for f in files:

@@ -285,6 +285,7 @@ def recipe(
     if 'decay_bias' in given and 'decay' not in given: values.pop('decay', None)
     return Recipe(values|given, rung, but, reading, given, values)
 
+# %% ../nbs/01_ladder.ipynb #36827f1a
 def in_ladder(
     rung:str, # Name of a rung
     ladder:str=None # Name of a ladder; unset, the first that has it

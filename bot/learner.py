@@ -29,14 +29,14 @@ from fastai.learner import Learner
 from fastai.metrics import accuracy
 from fastai.torch_core import default_device
 from .core import UsageError
-from .ladder import check_settings, recipe, Recipe, setting, settings, usual_reading
+from .ladder import check_settings, Recipe, recipe, setting, settings, usual_reading
 from .settle import drop_epochs, fit_size, fit_to, unused, warmup_epochs
 from .tuned import fit_probe, fit_tuned, freeze_epochs, usual_rung
 from .block import bag_of, BagCrop, BagNormalize, norm_stats
 from .init import inits, zero_gamma
 from .resnet import check_size, our_names
 from .weights import import_timm, input_cfg
-from .models import get_model, param_groups, read_run, xresnet_split
+from .models import get_model, param_groups, read_run, usable_device, xresnet_split
 from .published import known_words, settle_weights
 from .losses import BagLoss, check_eps
 from .optimizer import check_lr, nag, scale_lr
@@ -58,8 +58,7 @@ def pick_device(
     device:str|torch.device=None # 'cuda', 'cuda:1', 'cpu', 'mps'; unset, the best there is
 )->torch.device: # A device that is there
     "The device to train on"
-    try: return torch.empty(0, device=device or default_device()).device
-    except (RuntimeError, AssertionError) as e: raise UsageError(f"No device '{device}' here: {str(e).splitlines()[0]}\n'cpu' is always there") from e
+    return usable_device(device or default_device())
 
 def check_recipe(
     r:Recipe # Settings of a rung
@@ -205,6 +204,7 @@ def decay_of(
     "What decays"
     return r.get('decay') or ('all' if r['decay_bias'] else 'weights')
 
+# %% ../nbs/20_learner.ipynb #70fdfb35
 def add_tricks(
     learn:Learner, # Its model, loss and optimizer are those of `r`
     r:Recipe # Settings of a run
@@ -240,7 +240,7 @@ class BagLearner(Learner):
     def one_batch(self, i, b):
         n = self._base.get('grad_accum_steps') if self.training else None
         if not n or n==1: super().one_batch(i, b)
-        else: in_passes(self, i, b, -(-self.dls.train.bs//n))
+        else: in_passes(self, i, b, -(-self.dls.train.bs//(n*getattr(self.dls.train, 'world', 1))))
 
     def _call_one(self, event_name):
         getattr(event, event_name)   # there is one of this name
@@ -268,12 +268,14 @@ def bag_learner(
     said = known_words(r, dls.vocab) + ([f'class_weights: {weights_words(weight, dls.vocab)}'] if weight is not None else [])
     r = r.note(*[o for o in said if o not in r.notes])
     if r['fp16'] and precision.fast_channels_last(device_of(dls)): r = r.note('images lie channels last: half precision is fastest so on this device')
-    learn = BagLearner(dls_for(dls, model, r.reading), model, BagLoss(r['eps'], r.reading, weight), partial(nag, mom=r['mom'], wd=r['wd'], decay=decay_of(r), nesterov=r.get('nesterov', True)),
+    learn = BagLearner(dls_for(dls, model, r.reading), model, BagLoss(r['eps'], r.reading, weight), _optimizer(r),
         lr=r.get('lr'), splitter=stage_groups if r['layer_decay']<1 else param_groups, metrics=accuracy, cbs=cbs)
     learn.recipe = r
     add_tricks(learn, r)
     if given is not rung and r.notes: print('\n'.join(r.notes))
     return learn
+
+def _optimizer(r): return partial(nag, mom=r['mom'], wd=r['wd'], decay=decay_of(r), nesterov=r.get('nesterov', True))
 
 # %% ../nbs/20_learner.ipynb #57f13455
 for _k in [k for k in model_meta if getattr(k, '__module__', '')=='bot.models']: del model_meta[_k]   # of a module that was reloaded

@@ -14,6 +14,7 @@ __all__ = ['double_notes', 'followed', 'link_notes', 'size_of', 'items_hash', 'c
 import hashlib, os
 from collections import Counter
 from .core import DataError, shown, UsageError
+from .shards import path_stat
 
 # %% ../nbs/03_links.ipynb #3c6e8b94
 def double_notes(
@@ -67,7 +68,7 @@ def size_of(
     path # Of a file
 )->int: # -1 where there is none
     "The bytes of a file"
-    try: return os.stat(path).st_size
+    try: return path_stat(path).st_size
     except (OSError,TypeError,ValueError): return -1
 
 def items_hash(

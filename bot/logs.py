@@ -22,6 +22,7 @@ from .ladder import setting
 from .guards import hook_order
 from .args import plain
 from .runs import epoch_row
+from .distributed import ranks
 
 # %% ../nbs/23_logs.ipynb #3d96da96
 def log_id(
@@ -131,7 +132,7 @@ def logged(
     kinds # 'tensorboard', 'wandb', 'trackio', or several
 ):
     "Write to logs while `learn` is fitted, and end them"
-    logs,ok = [RunLog(k, path) for k in check_log(kinds)],False
+    logs,ok = [RunLog(k, path) for k in check_log(kinds) if ranks()[0]==0],False   # the first process writes
     learn.add_cbs(logs)
     try:
         yield learn

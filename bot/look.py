@@ -18,6 +18,7 @@ from functools import lru_cache
 from hashlib import blake2b
 import numpy as np
 from torch.utils.data import DataLoader
+from .shards import path_stat
 from .formats import image_problems, notes, turns, upright
 from .images import Encoded, ImageError, plain_reason, resize
 from .workers import batches_of, WorkerDied
@@ -61,7 +62,7 @@ def _read(path):
     o,x,im = dict(image=str(path)),None,Encoded(path)
     notes.clear()
     try:
-        st = os.stat(path)
+        st = path_stat(path)
         o |= dict(bytes=st.st_size, changed=st.st_mtime_ns)
         w,h = im.size
         o |= dict(width=w, height=h)
@@ -161,6 +162,6 @@ def unchanged(
     path # The file now
 )->bool: # By size and time
     "Is a file as it was?"
-    try: st = os.stat(path)
+    try: st = path_stat(path)
     except OSError: return False
     return (st.st_size, st.st_mtime_ns)==(o.bytes, o.changed)

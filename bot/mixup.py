@@ -20,7 +20,7 @@ from fastai.losses import BaseLoss
 from fastai.torch_core import find_bs
 from .core import UsageError
 from .ladder import is_paper, setting
-from .keys import step_draw, step_rows
+from .keys import step_all, step_draw, step_places, step_rows
 from .losses import check_logits, check_targets, judges_each
 from .guards import hook_order
 
@@ -40,30 +40,34 @@ def partners(
     reading:str='paper' # 'paper': in random order; 'gluoncv': the batch reversed; 'torchvision': the image before
 )->Tensor: # `(bs)`
     "Who is blended with whom"
-    if is_paper(reading): return among(step_draw('partners', bs, torch.randperm, whole=True), step_rows(bs))
+    if is_paper(reading): return among(step_draw('partners', bs, torch.randperm, whole=True), step_rows(bs), step_places(bs))
     return torch.arange(bs).roll(1) if reading=='torchvision' else torch.arange(bs-1, -1, -1)
 
 def among(
     order:Tensor, # A permutation of the places of a batch
-    rows:list # Places whose images are at hand
-)->Tensor: # A permutation of these rows
+    rows:list, # Places whose images are at hand
+    every:list=None # Places whose images are at hand on any process; unset, `rows`
+)->Tensor: # For each of `rows` one of `every`
     "Partners from a batch with empty places: who would be blended with an empty one takes its partner"
     if len(rows)==len(order): return order
-    at,order = {o:i for i,o in enumerate(rows)},order.tolist()
+    at,order = {o:i for i,o in enumerate(every or rows)},order.tolist()
     def next_here(o):
-        while (o := order[o]) not in at: pass
-        return at[o]
+        begin = o
+        while (o := order[o]) not in at and o!=begin: pass
+        return at.get(o, 0)   # one that stands in, as where nothing can be read, may have no partner
     return torch.tensor([next_here(o) for o in rows])
 
+# %% ../nbs/15_mixup.ipynb #66cc6cbc
 def mix(
     x:Tensor, # Images, or distributions of classes
     lam:Tensor, # Share of each
-    partner:Tensor # Index of what makes up the rest
+    partner:Tensor, # Index of what makes up the rest
+    whole:Tensor=None # Where it is found; unset, in `x`
 )->Tensor: # As `x`
     "`lam` of `x` and the rest of its `partner`"
     if not x.is_floating_point(): raise UsageError(f'Inputs of type {x.dtype} cannot be mixed: give them as floats, or leave mixup out')
     lam,x = lam.to(x).view(-1, *[1]*(x.ndim-1)),x.as_subclass(Tensor)
-    return torch.lerp(x[partner], x, lam)
+    return torch.lerp((x if whole is None else whole.as_subclass(Tensor))[partner], x, lam)
 
 # %% ../nbs/15_mixup.ipynb #741cb23f
 class BagMixup(Callback):
@@ -87,8 +91,13 @@ class BagMixup(Callback):
         self.learn.xb,self.pairs = self.blended(self.xb)
 
     def blended(self, xb):
+        "Inputs mixed with partners, and shares and partners"
         pairs = tuple(o.to(xb[0].device) for o in draw_pairs(find_bs(xb), self.alpha, self.reading))
-        return tuple(mix(x, *pairs) for x in xb),pairs
+        return tuple(self.blend(x, pairs) for x in xb),pairs
+
+    def blend(self, x, pairs=None):
+        "`x` mixed with partners, in the paper's reading of all processes"
+        return mix(x, *(pairs or self.pairs), step_all(x) if is_paper(self.reading) else None)
 
     def after_pred(self):
         if self.pairs is None: return
@@ -96,7 +105,7 @@ class BagMixup(Callback):
         if len(self.yb)!=1: raise UsageError(f'Mixup is for one target, the data have {len(self.yb)}: leave it out')
         self.plain,k,(y,),each = self.yb,self.pred.shape[1],self.yb,judges_each(self.loss_func)
         if not hasattr(self.learn, 'target_check'): check_targets(y, k, ignore_index=0, each=each)
-        self.learn.yb = (mix(F.one_hot(y.long(), k).float() if not y.is_floating_point() else y, *self.pairs),)
+        self.learn.yb = (self.blend(F.one_hot(y.long(), k).float() if not y.is_floating_point() else y),)
 
     def after_loss(self):
         if self.plain is not None: self.learn.yb,self.plain = self.plain,None

@@ -13,7 +13,7 @@ __all__ = ['xresnet18a', 'xresnet18b', 'xresnet18c', 'xresnet18d', 'xresnet26a',
            'xresnet50d', 'xresnet101a', 'xresnet101b', 'xresnet101c', 'xresnet101d', 'xresnet152a', 'xresnet152b',
            'xresnet152c', 'xresnet152d', 'xresnet200a', 'xresnet200b', 'xresnet200c', 'xresnet200d', 'make_xresnet',
            'xresnet_split', 'param_groups', 'Features', 'features', 'make_called', 'check_model', 'make_timm',
-           'get_model', 'read_args', 'check_run', 'run_model', 'check_own', 'read_run']
+           'get_model', 'read_args', 'check_run', 'run_model', 'check_own', 'usable_device', 'read_run']
 
 # %% ../nbs/10_models.ipynb #737575a5
 from inspect import signature
@@ -299,6 +299,17 @@ def check_own(
     mine,theirs = (f'{tuple(o.shape)} in {o.dtype}' for o in bad[1:])
     raise DataError(f"{source} has not the weights of this run: {bad[0]} is {mine}, its args.yaml and model need {theirs}\nTake the files of one folder together")
 
+# %% ../nbs/10_models.ipynb #ff8cc2e2
+def usable_device(
+    device:str|torch.device # 'cuda', 'cuda:1', 'cpu', 'mps'
+)->torch.device: # A device that is there
+    "The device of this name, if it computes"
+    try:
+        x = torch.empty(1, device=device)
+        x.cpu()
+        return x.device
+    except (RuntimeError,AssertionError) as e: raise UsageError(f"No device '{shown(device)}' here: {str(e).splitlines()[0]}\n'cpu' is always there") from e
+
 # %% ../nbs/10_models.ipynb #f6c87511
 def read_run(
     path:str|Path, # Run folder
@@ -306,7 +317,8 @@ def read_run(
     model:nn.Module=None # The model, where the run was given one rather than a name
 )->tuple: # What `args.yaml` holds, and the model with its weights
     "The settings and the model of a run"
-    f = Path(path)/'args.yaml'
+    path = Path(path).expanduser()
+    f = path/'args.yaml'
     if not f.is_file(): raise DataError(f"'{shown(path)}' is no run folder: it has no {f.name}")
     weights = run_file(path, nearest(which, ('best', 'last'), 'weights'))
     args,(tensors,meta) = read_args(f),read_weights(weights)

@@ -30,20 +30,25 @@ def check_passes(
 
 def parts_of(
     n:int, # Images in a batch
-    size:int # Images in a pass, at most
+    size:int, # Images in a pass, at most
+    most:int=None # Images of the process that has most of the batch; unset, `n`
 )->list: # First and last-plus-one image of each
-    "The fewest passes that are no larger than `size`, as equal as can be"
-    k = max(1, -(-n//size))
+    "The fewest passes that are no larger than `size`, as equal as can be, and as many on each process"
+    k = max(1, -(-(n if most is None else most)//size))
     return [(i*n//k, (i+1)*n//k) for i in range(k)]
 
 def part_step(
     a:int, # First image of the pass
     b:int, # Last-plus-one
-    n:int # Images of the batch
+    n:int, # Images of the batch
+    i:int=0, # Number of the pass
+    k:int=1 # Passes
 ): # A context
     "The step of a batch, narrowed to a pass: what is drawn for an image does not depend on the passes"
     s = Step.now
-    return Step(s.seed, s.epoch, s.batch, s.items, s.rows[a:b]) if s and len(s.rows)==n else nullcontext()
+    if not s or len(s.rows)!=n: return nullcontext()
+    shares = s.shares and [o[i*len(o)//k:(i+1)*len(o)//k] for o in s.shares]
+    return Step(s.seed, s.epoch, s.batch, s.items, s.rows[a:max(b, a+1)], shares, s.gather)
 
 # %% ../nbs/18_passes.ipynb #9b051616
 def one_pass(
@@ -67,9 +72,11 @@ def all_passes(
 ):
     "The gradients of a batch, and its step"
     xb,yb,n,done = learn.xb,learn.yb,_rows(learn),[]
-    for a,b in parts_of(n, size):
-        with part_step(a, b, n):
-            learn.xb,learn.yb = (tuple(o[a:b] for o in os) for os in (xb,yb))
+    parts = parts_of(n, size, Step.now and Step.now.shares and max(map(len, Step.now.shares)))
+    for i,(a,b) in enumerate(parts):
+        with part_step(a, b, n, i, len(parts)):
+            learn.xb,learn.yb = (tuple(o[a:max(b, a+1)] for o in os) for os in (xb,yb))   # no process is without an image
+            learn.is_last_pass = i==len(parts)-1
             done.append(one_pass(learn, (b-a)/n))
     learn.xb,learn.yb,learn.pred,learn.loss = xb,yb,torch.cat([p for p,_ in done]),sum(l for _,l in done)
     learn._with_events(learn._step, 'step', CancelStepException)

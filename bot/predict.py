@@ -20,13 +20,14 @@ from torch.utils.data import DataLoader
 from .core import DataError, HungUp, shown, UsageError, write_atomic, WriteError
 from .ranges import Num
 from .ladder import setting
+from .shards import is_shards, shard_parts
 from .images import Encoded, ImageError
 from .folders import files_words, Folder
 from .workers import died
 from .keys import key, keyed
 from .augment import batch_input, view
 from .resnet import check_size
-from .models import read_run
+from .models import read_run, usable_device
 from .look import n_cores
 
 # %% ../nbs/26_predict.ipynb #ed05da2d
@@ -39,9 +40,10 @@ def open_model(
     args,model = {},run
     if isinstance(run, nn.Module):
         if lacks := [k for k in ('classes', 'data_cfg') if not hasattr(run, k)]: raise UsageError(f'The model has no `{lacks[0]}`: set it, or give a run folder')
-    elif (Path(run)/'model.json').is_file():
+    elif (Path(run).expanduser()/'model.json').is_file():
         from bot.exported import load_exported
-        model = load_exported(run)
+        if which!='best': raise UsageError(f"which={shown(which)}: '{shown(run)}' was exported with one set of weights, leave it out")
+        model = load_exported(Path(run).expanduser())
     else:
         args,model = read_run(run, which)
         model.classes = args['classes']
@@ -52,8 +54,7 @@ def answer_device(
 )->torch.device: # A device that is there
     "Where to compute"
     best = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
-    try: return torch.empty(0, device=device or best).device
-    except (RuntimeError,AssertionError) as e: raise UsageError(f"No device '{shown(device)}' here: {str(e).splitlines()[0]}\n'cpu' is always there") from e
+    return usable_device(device or best)
 
 # %% ../nbs/26_predict.ipynb #5040db87
 class Views:
@@ -159,7 +160,8 @@ def _listed():
     return [os.fsdecode(o.rstrip(b'\r')) for o in data.split(b'\0' if b'\0' in data else b'\n') if o.strip()]
 
 def _below(path):
-    "Images of a folder; itself, if there are none"
+    "Images of a folder, or of shards in it; itself, if there are none"
+    if is_shards(path): return [f for part in shard_parts(path).values() for f,_ in part]
     top = Folder(path)
     if others := top.unused(): print(f"'{shown(path)}': {files_words(others)} not used", file=sys.stderr)
     return top.below() or [path]
@@ -175,13 +177,14 @@ def predict(
     device:str=None # Where to compute; unset, the best there is
 ): # A dict for each image, in order: `path`, `class`, `probability`, `class_2`, ..., `error`
     "What the model of a run makes of images"
-    files,(model,top,size) = image_files(paths),_asked(run, top, size, which, device)
+    files,(model,top,size) = image_files(paths),_asked(run, top, size, which, device, workers)
     return _rows(model, files, top, size, workers)
 
 # %% ../nbs/26_predict.ipynb #c5b8e6f2
-def _asked(run, top, size, which, device):
+def _asked(run, top, size, which, device, workers):
     "The model, and what is asked of it, if it can be"
     top,size = Num('[1,inf)', int)(top, 'top'),None if size is None else setting('size')(size, 'size')
+    if workers is not None: setting('workers')(workers, 'workers')
     model = open_model(run, which, device)[1]
     if size: check_size(model, size)
     return model,min(top, len(model.classes)),size
@@ -249,7 +252,7 @@ def predict_to(
     device:str=None # 'cuda', 'cpu', ...; unset, the best there is
 )->int: # Exit code: 0 if any image could be read, else 3
     "Ask the model of a run about images, and write a row for each"
-    files,(model,top,size) = image_files(paths),_asked(run, top, size, which, device)
+    files,(model,top,size) = image_files(paths),_asked(run, top, size, which, device, workers)
     rows,f = _rows(model, files, top, size, workers),io.StringIO() if out else sys.stdout
     try: n,good,first = write_rows(counted(rows, len(files)), f, top, jsonl)
     except OSError as e:

@@ -129,6 +129,7 @@ class HeadFit(Callback):
         s = self.recorder.smooth_loss
         s.count,s.val = 1,loss*(1-s.beta)
         c = getattr(self.clf, 'C_', None)
+        self.learn.noted = dict(C=1. if c is None else float(np.ravel(c)[0]), features=x.shape[1])
         print(f"head: logistic regression of {len(x):,} x {x.shape[1]:,} features, C={float(np.ravel(c)[0]):g} by cross-validation" if c is not None else 'head: logistic regression with C=1, for a class has fewer than 3 images')
 
 @patch

@@ -36,7 +36,7 @@ from fastai.data.transforms import IndexSplitter, ItemGetter
 from fastai.learner import Learner
 from .core import BotError, check_place, csv_text, DataError, shown, UsageError, write_atomic
 from .files import held, read_status
-from .ladder import recipe, Recipe
+from .ladder import Recipe, recipe
 from .block import bag_dls, BagCrop, BagImageBlock, set_norm
 from .resnet import own_names, unwrapped
 from .weights import safetensor_parts

@@ -55,6 +55,7 @@ def _rectangle(p, image):
     o = _eraser().make_params([image]) if torch.rand(1)<p else dict(v=None)
     return [0]*4 if o['v'] is None else [o[k] for k in 'ijhw']
 
+# %% ../nbs/05_trivial.ipynb #9008429a
 def erased(
     x:Tensor, # n x channels x height x width, normalized; changed in place
     boxes:Tensor # From `draw_erase`
@@ -64,6 +65,7 @@ def erased(
         if h: im[:, top:top+h, left:left+w] = 0
     return x
 
+# %% ../nbs/05_trivial.ipynb #eceb2791
 class BagErase(DisplayedTransform):
     "Random erasing in the batches of a training set, after normalization"
     order,split_idx = 100,0

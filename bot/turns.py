@@ -17,14 +17,14 @@ from multiprocessing import get_context
 from pathlib import Path
 import numpy as np, torch
 from fastai.torch_core import set_seed
-from .core import BotError, shown, Terminated
+from .core import BotError, handled, shown, Terminated
 from .files import Claim, held, this_place
-from .ladder import recipe, Recipe
+from .ladder import Recipe, recipe
 from .sources import find_source
 from .block import bag_dls
 from .learner import bag_learner, data_settings, pick_device
 from .runs import is_finished
-from .resume import handled, recorded
+from .resume import recorded
 from .evaluate import evaluate
 from .grid import own_teacher, read_plan
 

@@ -13,7 +13,7 @@ root = Path(__file__).parents[1]
 
 table = [   # name, module, old, new, file of tests and which of it (pytest's -k)
     ('order of an epoch without its number', 'loader', "manual_seed(key(self.seed, epoch, 'order'))", "manual_seed(key(self.seed, 'order'))", 'augment own'),
-    ('draws of a batch without the epoch', 'loader', "        seed_all(key(self.seed, epoch, n, 'batch'))", "        seed_all(key(self.seed, n, 'batch'))", 'augment own'),
+    ('draws of a batch without the epoch', 'loader', "seed_all(rank_key(key(self.seed, epoch, n, 'batch'), rank))", "seed_all(rank_key(key(self.seed, n, 'batch'), rank))", 'augment own'),
     ('draws of an item without the epoch', 'keys', "key(self.seed, self.epoch, self.index, self.repeat)", "key(self.seed, self.index, self.repeat)", 'augment own'),
     ('draws of a repeated item without its count', 'keys', "key(self.seed, self.epoch, self.index, self.repeat)", "key(self.seed, self.epoch, self.index)", 'augment own'),
     ('draws of a step without the epoch', 'loader', "key(self.seed, epoch, n, 'step')", "key(self.seed, n, 'step')", 'augment own'),
@@ -36,7 +36,7 @@ table = [   # name, module, old, new, file of tests and which of it (pytest's -k
     ('draws of a name without the batch', 'keys', 'key(s.seed, s.epoch, s.batch, name)', 'key(s.seed, s.epoch, name)', 'augment place'),
     ('draws without their name', 'keys', 'key(s.seed, s.epoch, s.batch, name)', 'key(s.seed, s.epoch, s.batch)', 'augment place'),
     ('draws for what can be read', 'keys', 'len(s.items) if whole or len(s.rows)==n else n', 'n', 'augment place'),
-    ('partners of those at hand', 'mixup', "torch.randperm, whole=True), step_rows(bs))", "torch.randperm), list(range(bs)))", 'augment place'),
+    ('partners of those at hand', 'mixup', "torch.randperm, whole=True), step_rows(bs), step_places(bs))", "torch.randperm), list(range(bs)))", 'augment place'),
     ('never a flip', 'block', 'x.flip(-1) if flips(self.flip, self.turns) else x', 'x', 'paper'),
     ('ratios are not logarithmic', 'augment', "exp(random.uniform(*map(log, ratio))) if reading=='torchvision' else random.uniform(*ratio)", 'random.uniform(*ratio)', 'torchvision_ladder place_of_a_crop'),
     ('a mean from the first step on', 'average', 'if copy: avg.n_averaged.fill_(0)', 'pass', 'torchvision_ladder step_by_step'),
@@ -56,7 +56,7 @@ table = [   # name, module, old, new, file of tests and which of it (pytest's -k
     ('warmup from 1 in both readings', 'schedule', '(t + is_paper(reading))/m', '(t+1)/m', 'paper'),
     ('drops a batch late', 'schedule', 't>=o for o in drops', 't>o for o in drops', 'paper'),
     ('mixup off an epoch late', 'mixup', '>=self.n_epoch-self.off', '>=self.n_epoch-self.off+1', 'paper'),
-    ('labels mixed the other way', 'mixup', "y.is_floating_point() else y, *self.pairs)", "y.is_floating_point() else y, 1-self.pairs[0], self.pairs[1])", 'paper'),
+    ('labels mixed the other way', 'mixup', "mix(x, *(pairs or self.pairs), step_all(x)", "mix(x, *(pairs or (self.pairs if x.ndim>2 else (1-self.pairs[0], self.pairs[1]))), step_all(x)", 'paper'),
     ('mixed targets stay for the metrics', 'mixup', 'self.learn.yb,self.plain = self.plain,None', 'self.plain = None', 'procedure plain_targets'),
     ('loss not scaled', 'precision', 'dict(enabled=self.dtype==torch.float16)))', 'dict(enabled=False)))', 'paper'),
     ('teacher trains along', 'distill', '.device).eval()', '.device)', 'ladder test_rung and distill'),

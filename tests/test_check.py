@@ -243,10 +243,12 @@ def test_exit_codes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert check_main(['ill', '--out', 'o2', '--exclude', 'o/exclude.csv', '--workers', '0'])==0
     for args,code,said in ((['none'], 3, 'No such folder'), (['good', '--out', 'good/x'], 2, 'inside of'), (['good', '--out', 'o'], 2, 'another source'), (['good', '--out', 'ill'], 2, 'not empty'),
-        (['good', '--wrokers', '2'], 2, "did you mean '--workers'"), ([], 2, 'src'), (['.', ], 2, 'inside of')):
-        monkeypatch.chdir(tmp_path if args!=['.'] else good)
+        (['good', '--wrokers', '2'], 2, "did you mean '--workers'"), ([], 2, 'src'), (['.', '--out', 'x'], 2, 'inside of')):
+        monkeypatch.chdir(good if '.' in args else tmp_path)
         got,err = check_main(args),capsys.readouterr().err
         assert got==code and said in err and len(err.splitlines())<=3, (args, got, err)
+    monkeypatch.chdir(good)
+    assert check_main(['.', '--workers', '0'])==0 and len(list((tmp_path/'checks').glob('good-*')))==2   # beside the images, from within them too
     assert not (good/'x').exists() and not (good/'checks').exists()
 
 def test_a_check_is_no_data(tmp_path):

@@ -96,6 +96,7 @@ def check_pytest(words):
         if i and words[i-1]=='-m': assert set(re.findall(r'\w+', o))-{'not', 'and', 'or'} <= {'slow', 'gpu', 'browser'}, f'no marker in {o}'
 
 def check_torchrun(words):
+    if not words: return   # its mere name
     at = words.index('-m') if '-m' in words else next(i for i,o in enumerate(words) if o.endswith('.py'))
     check_python(words[at:])
 

@@ -1,5 +1,5 @@
 "Runs that begin with weights: which model, how its images are prepared, what learns when, and a head without training"
-import subprocess, sys
+import json, re, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest, torch
 import safetensors.torch as safetensors
@@ -98,6 +98,7 @@ def test_a_probe_is_a_run(photos, tmp_path):
     res = [subprocess.run(list(map(str, argv)), capture_output=True, text=True) for _ in range(2)]
     assert [o.returncode for o in res]==[0,0], res[0].stderr
     assert 'alpha=0.2: without effect' in res[0].stdout and 'is finished' in res[1].stdout
+    assert json.loads((tmp_path/'run/status.json').read_text())['C']==float(re.search(r' C=([\d.e-]+)', res[0].stdout)[1])
     learn = load_run(tmp_path/'run', data=True)
     x,y = features_of(learn, learn.dls.train_ds.items)
     clf,scale = fit_logistic(x.numpy(), y.numpy())

@@ -1,8 +1,8 @@
 "A run that is stopped at any moment goes on, and ends with the bits of one that was never stopped."
-import csv, multiprocessing, os, random, resource, shutil, signal, time
+import csv, json, multiprocessing, os, random, resource, shutil, signal, time
 from itertools import product
 from pathlib import Path
-import pytest, torch
+import numpy as np, pytest, torch
 import safetensors.torch as safetensors
 from fastai.callback.core import Callback
 from fastai.callback.mixup import MixUp
@@ -326,13 +326,13 @@ moments = 'first','middle','last','end'
 kinds = 'plain','mixup','distill','accumulate','trackers','fastai mixup','frozen 1','frozen 2'
 
 class Break(Callback):
-    "Stop after a batch of the second epoch, or at its end"
+    "Stop after a batch of an epoch, or at its end"
     order = 1001
-    def __init__(self, at): self.n = dict(first=0, middle=2, last=5, end=None)[at]
+    def __init__(self, at, on=1): self.n,self.on = dict(first=0, middle=2, last=5, end=None)[at],on
     def after_batch(self):
-        if self.training and (self.epoch,self.iter)==(1,self.n): raise KeyboardInterrupt
+        if self.training and (self.epoch,self.iter)==(self.on,self.n): raise KeyboardInterrupt
     def after_epoch(self):
-        if self.n is None and self.epoch==1: raise KeyboardInterrupt
+        if self.n is None and self.epoch==self.on: raise KeyboardInterrupt
 
 def parity_run(photos, teacher, path, kind, workers, half, cbs=(), seed=0, device='cpu'):
     set_seed(seed)
@@ -432,3 +432,55 @@ def test_what_a_kill_leaves_of_a_beginning(mixed, tmp_path):
     assert finish(argv, tmp_path/'log')==3 and 'no status.json' in Path(f"{tmp_path/'log'}.out").read_text() and list(out.glob('state-*'))
     (out/'status.json').write_bytes(status)
     assert finish(argv, tmp_path/'log')==0
+
+# ---- in Jupyter
+
+def learner_of(photos, **kwargs):
+    set_seed(0)
+    return bag_learner(bag_dls(photos, size=32, bs=16, num_workers=0, device='cpu', seed=3), 'baseline', arch='xresnet18d', widen=1/16, epochs=3, **kwargs)
+
+class NoBetter(EarlyStoppingCallback):
+    def __init__(self): super().__init__('train_loss', comp=np.greater, patience=1)   # what gets better is taken for worse
+
+def quiet_fit(learn, **kwargs):
+    with learn.no_bar(), learn.no_logging(): learn.fit_rung(**kwargs)
+
+def test_a_stop_by_a_hook_is_for_good(photos, tmp_path):
+    "Killed after its last save, and before it was noted as finished"
+    quiet_fit(learner_of(photos, cbs=NoBetter()), resume=tmp_path/'run')
+    before,s = rows(tmp_path/'run'),read_status(tmp_path/'run')
+    assert len(before)-1<3
+    (tmp_path/'run/status.json').write_text(json.dumps(s | dict(state='running')))
+    quiet_fit(learner_of(photos, cbs=NoBetter()), resume=tmp_path/'run')
+    assert rows(tmp_path/'run')==before and read_status(tmp_path/'run')['state']=='finished'
+
+@pytest.mark.parametrize('other', [{}, dict(lr=.2), dict(lr=.1, wd=1e-3)])
+def test_another_rate_is_another_run(photos, tmp_path, other):
+    with pytest.raises(KeyboardInterrupt): quiet_fit(learner_of(photos, cbs=Break('middle')), resume=tmp_path/'run', lr=.1)
+    with pytest.raises(BotError, match=r'is another one: fit_rung: .*0\.1'): quiet_fit(learner_of(photos), resume=tmp_path/'run', **other)
+    quiet_fit(learner_of(photos), resume=tmp_path/'run', lr=.1)
+    quiet_fit(whole := learner_of(photos), lr=.1)
+    assert len(plain_rows(tmp_path/'run'))==3 and float(plain_rows(tmp_path/'run')[-1]['train_loss'])==pytest.approx(whole.recorder.values[-1][0], abs=0)
+
+def test_a_cell_run_again_begins_anew(photos, tmp_path):
+    "Interrupted before anything was saved: with this learner the run would begin on trained weights"
+    learn = learner_of(photos, cbs=Break('middle', 0))
+    with pytest.raises(KeyboardInterrupt): quiet_fit(learn, resume=tmp_path/'run')
+    learn.remove_cbs(Break)
+    with pytest.raises(BotError, match='Make the learner anew'): quiet_fit(learn, resume=tmp_path/'run')
+    quiet_fit(learner_of(photos), resume=tmp_path/'run'), quiet_fit(whole := learner_of(photos))
+    assert float(plain_rows(tmp_path/'run')[-1]['train_loss'])==whole.recorder.values[-1][0]
+
+def test_settings_that_cannot_be_written(photos, tmp_path, monkeypatch):
+    from bot import resume
+    def full(*args, **kwargs): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(resume, 'note_args', full)
+    with pytest.raises(OSError, match='No space left'): quiet_fit(learner_of(photos), resume=tmp_path/'run')
+    assert read_status(tmp_path/'run')['state']=='failed'
+
+def test_moved_images(photos, tmp_path, capsys):
+    shutil.copytree(photos, tmp_path/'a')
+    with pytest.raises(KeyboardInterrupt): quiet_fit(learner_of(tmp_path/'a', cbs=Break('middle')), resume=tmp_path/'run')
+    (tmp_path/'a').rename(tmp_path/'b')
+    quiet_fit(learner_of(tmp_path/'b'), resume=tmp_path/'run')
+    assert len(load_run(tmp_path/'run', data=True).dls.valid_ds)==24

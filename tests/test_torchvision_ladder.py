@@ -1,12 +1,11 @@
 "torchvision's published command and code, against the second ladder: each setting, each transform with equal draws, the mean of the weights step by step, and runs that are cut"
 import math, random
-from copy import deepcopy
 from functools import lru_cache
 from types import SimpleNamespace
 import numpy as np, pytest, torch
 import safetensors.torch as safetensors
 from PIL import Image
-from torch import nn, tensor
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torchvision.models import resnet50
 from torchvision.transforms import v2
@@ -14,20 +13,19 @@ from fastai.callback.core import Callback
 from bot.augment import random_box, torchvision_norm
 from bot.block import BagCrop, BagNormalize, EncodedImage, bag_dls
 from bot.core import UsageError
-from bot.cutmix import BagCutMix, BagMixOrCut
-from bot.files import read_status, run_file
+from bot.cutmix import BagCutMix
+from bot.files import run_file
 from bot.ladder import ladder_of, ladders, recipe, rows_of, tricks_of
 from bot.learner import bag_learner, decay_of, mixing
 from bot.loader import repeated
-from bot.mixup import BagMixup
 from bot.models import xresnet50b
 from bot.optimizer import decayed, scale_lr
 from bot.average import theirs
 from bot.runs import load_run
 from bot.settle import drop_epochs, fit_to, warmup_epochs
 from bot.state import read_state
-from bot.trivial import BagErase
-from test_resume import assert_same_run, finish, kill_and_go_on, photos, plain_rows, rows   # `photos` is a fixture
+from pictures import lay_colors
+from test_resume import assert_same_run, finish, kill_and_go_on, plain_rows, rows
 
 # ---- the published command, of the blog that has the numbers, for 8 processes
 
@@ -152,6 +150,9 @@ def test_mixing_by_the_row():
     kinds = {o: type(mixing(recipe(o, ladder='torchvision'))).__name__ for o in published}
     assert kinds['smooth']=='NoneType' and kinds['mixup']=='BagMixup' and kinds['cutmix']==kinds['repeat']=='BagMixOrCut'
     assert type(mixing(recipe('smooth', cutmix=1.))) is BagCutMix
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory): return lay_colors(tmp_path_factory.mktemp('photos'), train=32, valid=8)
 
 @pytest.fixture(scope='module')
 def dls(photos): return bag_dls(photos, size=32, bs=16, reading='torchvision', num_workers=0, device='cpu', jitter=0, pca=0, seed=3)

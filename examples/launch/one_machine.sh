@@ -1,0 +1,5 @@
+#!/bin/bash
+# bash one_machine.sh 4 photos --rung mixup --but distill --out runs/first: four processes, one a GPU; the same command goes on
+set -euo pipefail
+n=$1; shift
+exec torchrun --standalone --nproc-per-node "$n" --max-restarts 3 --signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGUSR1 -m bot train "$@"

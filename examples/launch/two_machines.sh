@@ -1,0 +1,7 @@
+#!/bin/bash
+# On each of two machines: HEAD=name-of-one bash two_machines.sh 8 photos --rung mixup --but distill --out /shared/runs/first
+# The folder of the run has to be on a disk that both see.
+set -euo pipefail
+n=$1; shift
+exec torchrun --nnodes 2 --nproc-per-node "$n" --rdzv-backend c10d --rdzv-endpoint "$HEAD:${PORT:-29500}" --rdzv-id "${JOB:-bot}" \
+    --max-restarts 3 --signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGUSR1 -m bot train "$@"
