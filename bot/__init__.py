@@ -11,6 +11,7 @@ Modules:
 - `bot.alike`: Copies, and images that show the same under another encoding, among hundreds of thousands
 - `bot.args`: Settings, data and versions of a run in one text file, from which it can be made again
 - `bot.augment`: The paper's input pipeline (§2.1), in its words and in its authors' code
+- `bot.average`: A second model whose weights are a running mean of those in training
 - `bot.balance`: A loss in which each class has the same say, however many images it has
 - `bot.block`: The paper's pipeline as fastai's blocks, and loaders in one call
 - `bot.call`: A function as a command: options from its signature, exit codes from its errors
@@ -19,9 +20,11 @@ Modules:
 - `bot.check`: Looks at every image once before a training, and writes down what would spoil it
 - `bot.cli`: `bot-train`: from a folder of images to a trained classifier
 - `bot.core`: What every other module uses: errors with their exit codes, files that are whole or not there, tables for people
+- `bot.cutmix`: A hook that trains on images with a part of another one in them, alone or in turn with mixup
 - `bot.datasets`: Data sets that a name is enough for: digits, which come along, and those of fastai
 - `bot.distill`: A hook that adds a trained teacher's answers to the loss
 - `bot.distributed`: Processes that a launcher starts, and what each has to hear from the others
+- `bot.encoded`: A file that fastai takes for an image, and that is decoded no further than its crop needs
 - `bot.evaluate`: How good a run is on labelled images: its own, or others, with intervals and with what spoils the number
 - `bot.exclude`: A list of files that a training leaves out, as the doctor writes it
 - `bot.export`: A trained model for other programs: plain PyTorch, ONNX, `torch.export` and timm, each form checked on real images
@@ -65,10 +68,13 @@ Modules:
 - `bot.resume`: The same command, or the same cell, goes on where a run stopped, and ends with the same bits
 - `bot.runs`: What a run was asked for and what it reached, in a folder that is read without running anybody's code
 - `bot.schedule`: Warmup, step and cosine decay as functions of the batch, for fastai's `ParamScheduler`
+- `bot.settle`: What data and device change in a recipe, each change with its reason
 - `bot.shards`: Many images in few files: where each of them is, and how it is read
+- `bot.sizes`: Small images at first, larger ones later: a shorter training for the same result
 - `bot.sources`: Images and their classes, from wherever they are
 - `bot.state`: The state of training as text and tensors, and what the model made of each validation image
 - `bot.test_utils`: A small learner, and hooks that keep or interrupt what happens in it: what several notebooks test with
+- `bot.trivial`: Three more ways to vary an image, as functions and as transforms for any data block
 - `bot.tuned`: Which rung is meant where weights are asked for, and how long it runs on so many images
 - `bot.turns`: Any number of processes, on any number of machines, train the cells of a plan; none is trained twice, and one that was killed goes on
 - `bot.verdict`: What each trick did, on these images and for new ones, with intervals, and with "cannot tell" where the trainings cannot

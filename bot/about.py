@@ -30,7 +30,7 @@ def result(
     "What a run reached, and the Python that uses it"
     from bot.runs import dropped
     from bot.judge import accuracy_words
-    gone,lost,accs = len(dropped(learn.dls.train)),len(dropped(learn.dls.valid)),[o['accuracy'] for o in learn.run_folder.rows]
+    gone,lost,accs = len(dropped(learn.dls.train)),len(dropped(learn.dls.valid)),[o.get('ema_accuracy', o['accuracy']) for o in learn.run_folder.rows]
     n = len(learn.dls.valid_ds)-lost
     k,best = round(accs[-1]*n),max(range(len(accs)), key=accs.__getitem__)
     words = accuracy_words(k, n, 'validation images' + (f', {lost:,} unreadable' if lost else ''))

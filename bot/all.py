@@ -4,7 +4,8 @@ with _warnings.catch_warnings():
     _warnings.simplefilter('ignore')   # what fastai itself does at import with newer versions of torch and pandas
     import fastai.vision.all as _fastai   # first and whole: its libraries load a sixth slower in another order
 from .core import BotError, DataError, UsageError
-from .ladder import default_rung, fit_to, ladder, Ladder, ladders, readings, recipe, Recipe, settings, Trick
+from .ladder import default_rung, ladder, Ladder, ladders, readings, recipe, Recipe, settings, Trick
+from .settle import fit_to
 from .images import Encoded, ImageError
 from .datasets import digits
 from .sources import find_source
@@ -12,7 +13,8 @@ from .writing import shard
 from .keys import keyed
 from .loader import KeyedDL
 from .augment import paper_mean, paper_std, pca_noise, random_box, scale_hsv
-from .block import bag_block, bag_dls, BagCrop, BagImageBlock, BagNormalize, EncodedImage, norm_stats
+from .encoded import EncodedImage
+from .block import bag_block, bag_dls, BagCrop, BagImageBlock, BagNormalize, norm_stats
 from .init import init_layers, kaiming, msra, xavier, zero_gamma
 from .resnet import depths, macs, n_params, summary, variants
 from .weights import from_timm, input_cfg, load_weights, read_weights, to_timm
@@ -26,8 +28,10 @@ from .optimizer import decayed, nag, Nesterov, scale_lr
 from .schedule import cosine_factor, lr_schedule, plot_sched, step_factor, warmup_factor
 from .guards import Diverged, DivergenceGuard, hook_order, TargetCheck
 from .mixup import BagMixup, draw_pairs, mix
+from .cutmix import BagCutMix, BagMixOrCut
 from .distill import as_teacher, CachedTeacher, Distillation, Teacher
 from .precision import ChannelsLastBatch, HalfPrecision
+from .average import BagEMA
 from .freezing import FrozenStart
 from .watch import draw_curves, loss_curves, LossPlot
 from .learner import bag_learner
@@ -56,7 +60,7 @@ __all__ = ['BotError', 'DataError', 'UsageError', 'default_rung', 'fit_to', 'lad
     'xresnet101d', 'xresnet152a', 'xresnet152b', 'xresnet152c', 'xresnet152d', 'xresnet200a', 'xresnet200b', 'xresnet200c', 'xresnet200d', 'BagLoss',
     'distill_loss', 'logit_gap', 'smooth_labels', 'soft_cross_entropy', 'teacher_loss', 'decayed', 'nag', 'Nesterov', 'scale_lr', 'cosine_factor',
     'lr_schedule', 'plot_sched', 'step_factor', 'warmup_factor', 'Diverged', 'DivergenceGuard', 'hook_order', 'TargetCheck', 'BagMixup', 'draw_pairs', 'mix',
-    'as_teacher', 'CachedTeacher', 'Distillation', 'Teacher', 'ChannelsLastBatch', 'HalfPrecision', 'FrozenStart', 'draw_curves', 'loss_curves', 'LossPlot',
-    'bag_learner', 'run_card', 'save_args', 'load_run', 'save_weights', 'recorded', 'RunFolder', 'RunLog', 'check', 'wilson', 'predict', 'predict_to',
-    'evaluate', 'report', 'leave_report', 'load_exported', 'export', 'ablate']
+    'BagCutMix', 'BagMixOrCut', 'BagEMA', 'as_teacher', 'CachedTeacher', 'Distillation', 'Teacher', 'ChannelsLastBatch', 'HalfPrecision', 'FrozenStart',
+    'draw_curves', 'loss_curves', 'LossPlot', 'bag_learner', 'run_card', 'save_args', 'load_run', 'save_weights', 'recorded', 'RunFolder', 'RunLog', 'check',
+    'wilson', 'predict', 'predict_to', 'evaluate', 'report', 'leave_report', 'load_exported', 'export', 'ablate']
 _add_help([*globals().values(), *vars(_fastai.Learner).values()], __package__)   # `?` shows what each parameter is

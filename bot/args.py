@@ -9,8 +9,9 @@ Docs: https://OWNER.github.io/bot/args.html.md"""
 
 # %% auto #0
 __all__ = ['may_change', 'versions', 'plain', 'changed_machine', 'made_with', 'fingerprint', 'valid_hash', 'check_fingerprint',
-           'seen_cfg', 'python_of', 'best_by', 'lower_is_better', 'judged_by', 'is_best', 'columns_of', 'data_path',
-           'image_places', 'save_args', 'note_args', 'asked_for', 'command_of']
+           'seen_cfg', 'python_of', 'best_by', 'lower_is_better', 'judged_by', 'is_best', 'differences',
+           'check_same_run', 'columns_of', 'data_path', 'image_places', 'save_args', 'note_args', 'asked_for',
+           'command_of']
 
 # %% ../nbs/21_args.ipynb #ebcf127b
 import math, os, platform, shlex
@@ -21,13 +22,15 @@ import torch, yaml
 from fastcore.foundation import L
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
-from .core import write_atomic
-from .ladder import drop_epochs, options, warmup_epochs
+from .core import shown, UsageError, write_atomic
+from .ladder import options
+from .settle import drop_epochs, warmup_epochs
 from .links import check_same_images, items_hash
 from .sources import file_size
 from .augment import reading_cfg
 from .block import bag_of, BagCrop, norm_stats
 from .resnet import unwrapped
+from .models import read_args
 from .published import started_from
 
 # %% ../nbs/21_args.ipynb #6f81eea1
@@ -124,9 +127,10 @@ def python_of(
 def best_by(
     names # Columns of `metrics.csv`
 )->str: # One of them; `None` where nothing was validated
-    "What the best epoch is chosen by: accuracy, else the first metric, else the validation loss"
-    mine = [o for o in names if o not in ('epoch','train_loss','valid_loss','lr','img_per_s','time') and not o.startswith('train_')]
-    return next((o for o in ('accuracy', 'valid_accuracy', *mine, 'valid_loss') if o in names), None)
+    "What the best epoch is chosen by: accuracy, else the first metric, else the validation loss; of the mean of the weights, where there is one"
+    mine = [o for o in names if o not in ('epoch','train_loss','valid_loss','ema_valid_loss','lr','img_per_s','time') and not o.startswith('train_')]
+    mine = sorted(mine, key=lambda o: not o.startswith('ema_'))   # the mean of the weights is what is kept, where there is one
+    return next((o for o in ('ema_accuracy', 'accuracy', 'valid_accuracy', *mine, 'ema_valid_loss', 'valid_loss') if o in names), None)
 
 def lower_is_better(
     name:str # Of a metric
@@ -151,14 +155,40 @@ def is_best(
     vals = [o[by]*(-1 if lower_is_better(by) else 1) if by and _is_number(o.get(by)) else None for o in rows]
     return by is None or vals[-1] is not None and all(o is None or o<vals[-1] for o in vals[:-1])
 
+# %% ../nbs/21_args.ipynb #a22b4b77
+def differences(
+    args:dict, # What `args.yaml` holds
+    learn:Learner # A learner that `bag_learner` made
+)->list: # 'lr: 0.1 -> 0.2', for each setting
+    "What keeps `learn` from being the run's"
+    r,data = learn.recipe,bag_of(learn.dls)
+    now = plain(dict(r) | dict(rung=r.rung, but=r.but, reading=r.reading, classes=list(learn.dls.vocab)) | {k:data[k] for k in ('seed','bad') if k in data})
+    was = plain(args['settings']) | {k:args.get(k) for k in ('rung','but','reading','classes')} | {k:args['data'].get(k) for k in ('seed','bad')}
+    return [f'{k}: {was.get(k)} -> {now.get(k)}' for k in was|now if was.get(k)!=now.get(k)]
+
+def check_same_run(
+    path:Path, # Run folder
+    learn:Learner, # A learner that `bag_learner` made
+    fit:dict=None # What `fit_rung` was given
+):
+    "Refuse to go on with other settings, classes or images"
+    args,now = read_args(path/'args.yaml'),plain(fit or {})
+    was = args.get('fit', {})
+    other = differences(args, learn) + ([] if now==was else [f'fit_rung: {was} -> {now}'])
+    if other: raise UsageError(f"The run in '{shown(path)}' is another one: {'; '.join(other[:4])}\nGive the same settings to go on with it, or another folder (--fresh)")
+    check_fingerprint(args, learn.dls)
+    new = changed_machine(args, learn.dls.device)
+    if new: print(f'Goes on elsewhere ({new}): the last bits may be others than those of a run that was never stopped')
+
 # %% ../nbs/21_args.ipynb #e8500887
 def columns_of(
     learn:Learner # Before its fit
 )->list: # Names, as fastai's `Recorder` will have them
     "Losses and metrics that a fit will record"
-    rec,names = getattr(learn, 'recorder', None),[o.name for o in learn.metrics]
+    rec,names,ema = getattr(learn, 'recorder', None),[o.name for o in learn.metrics],getattr(learn, 'bag_ema', None)
     if not getattr(rec, 'valid_metrics', True): return ['train_loss',*names]
-    return [f'{o}_{k}' for o in ('train','valid') for k in ('loss',*names)] if getattr(rec, 'train_metrics', False) else ['train_loss','valid_loss',*names]
+    plain = [f'{o}_{k}' for o in ('train','valid') for k in ('loss',*names)] if getattr(rec, 'train_metrics', False) else ['train_loss','valid_loss',*names]
+    return plain + (ema.names() if ema else [])
 
 def data_path(
     dls:DataLoaders # Anyone's, or those of `bag_dls`

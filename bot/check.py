@@ -27,7 +27,8 @@ from pathlib import Path
 import numpy as np
 from fastcore.xml import Code, Div, P, Pre
 from .core import DataError, shown, UsageError, write_atomic
-from .ladder import fit_size, setting
+from .ladder import setting
+from .settle import fit_size
 from .exclude import read_exclude
 from .folders import Folder, is_plain_part, lift, part_of
 from .sources import find_source, found_at

@@ -20,7 +20,7 @@ from pathlib import Path
 from fastcore.meta import delegates
 from .core import nearest, shown, UsageError
 from .ranges import Switch
-from .ladder import options, recipe, settings, split_options
+from .ladder import options, recipe, settings, split_options, usual_reading
 from .tuned import usual_rung
 from .about import epoch_line, plan, result
 from .call import as_process, as_trainer, lasting_streams, opts_of, Parser, parser_of, read_words, say, words_for
@@ -64,6 +64,7 @@ def _wanted(given, **more):
     from bot.distributed import same_everywhere
     from bot.logs import check_log
     o,changes = split_options(given)
+    o['reading'] = o['reading'] or usual_reading(more['rung'])   # of a run that goes on too
     check_log(o['log'])
     asked = asked_for(**more, **o, **changes)
     same_everywhere('settings', asked)
@@ -85,7 +86,7 @@ def data_of(
     kw = dict(num_workers=o['workers'], device=device) | {k:o[k] for k in ('root','exclude')}
     if args: return r,runs.run_dls(args, source, **kw)
     r = learner.fit_recipe(r, source.n_train, source.short_edge, device, getattr(source, 'settings', None), as_paper)
-    return r,block.bag_dls(source, **kw, **{k:o[k] for k in ('reading','valid_pct','bad','seed')}, **learner.data_settings(r))
+    return r,block.bag_dls(source, **kw, reading=r.reading, **{k:o[k] for k in ('valid_pct','bad','seed')}, **learner.data_settings(r))
 
 def _finished_words(run, args, src):
     "Tidy a run that has come to its end, and say what to do with it"

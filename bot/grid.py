@@ -19,7 +19,8 @@ from inspect import signature
 from pathlib import Path
 import torch, yaml
 from .core import DataError, in_words, nearest, shown, UsageError, write_once
-from .ladder import as_names, check_settings, drop_epochs, ladder, recipe, Recipe, settings, split_options, tricks_of, warmup_epochs
+from .ladder import as_names, check_settings, in_ladder, ladder, Recipe, recipe, settings, split_options, tricks_of
+from .settle import drop_epochs, warmup_epochs
 from .links import check_same_images
 from .sources import find_source
 from .block import bag_dls
@@ -37,7 +38,7 @@ def ladder_rows(
 )->list: # Of dicts
     "The rungs of a ladder, each compared with the one before"
     but = as_names(but)
-    names = [nearest(o, ladder, 'rung') for o in as_names(rungs)] or [o for o in ladder if o not in but]
+    names = [in_ladder(o) for o in as_names(rungs)] or [o for o in ladder if o not in but]
     if len(set(names))<len(names): raise UsageError(f"A rung is named twice: {', '.join(names)}")
     return [dict(name=o, rung=o, but=list(but), changes={}, vs=before) for o,before in zip(names, [None,*names])]
 
@@ -47,7 +48,7 @@ def one_out_rows(
 )->list: # Of dicts
     "A rung, and the same without each of its tricks"
     names = tricks_of(recipe(rung, but))
-    rest = [dict(name=f'without-{o}', rung=rung, but=[*as_names(but),o], changes={}, vs=rung) for o in names if o!=next(iter(ladder))]
+    rest = [dict(name=f'without-{o}', rung=rung, but=[*as_names(but),o], changes={}, vs=rung) for o in names[1:]]
     return [dict(name=rung, rung=rung, but=list(as_names(but)), changes={}, vs=None), *rest]
 
 # %% ../nbs/28_grid.ipynb #da408ae5
@@ -74,7 +75,7 @@ def settle_row(
     row:dict, # Of `ladder_rows` and the like
     source, # Images, of `find_source`
     device:torch.device, # Where to train
-    reading:str='paper', # 'paper' or 'gluoncv'
+    reading:str=None, # 'paper', 'gluoncv' or 'torchvision'; unset, that of the ladder
     as_paper:bool=False, # Change nothing
     teacher:str=None, # For rows that distil
     **changes # Settings of all rows
@@ -82,7 +83,7 @@ def settle_row(
     "The recipe of a row on these images and this device"
     r = recipe(row['rung'], row['but'], reading, **(changes | row['changes']))
     own = dict(teacher=teacher or own_teacher) if r['teacher'] is not None and 'teacher' not in r.given else {}
-    r = Recipe(r | own, r.rung, r.but, reading, r.given | own, r.paper)
+    r = Recipe(r | own, r.rung, r.but, r.reading, r.given | own, r.paper)
     return fit_recipe(r, source.n_train, source.short_edge, device, source.settings, as_paper)
 
 @lru_cache
@@ -138,7 +139,7 @@ default_seeds,teacher_seed = 8,999
 def _teacher_cell(source, device, reading, as_paper, n_out, changes):
     "The largest model that images and device allow, trained with all that comes before distillation"
     r = recipe('smooth', (), reading, **{k:v for k,v in changes.items() if k!='arch'})
-    r = Recipe(r | dict(arch=ladder['distill']['teacher']), r.rung, r.but, reading, r.given, r.paper)
+    r = Recipe(r | dict(arch=ladder['distill']['teacher']), r.rung, r.but, r.reading, r.given, r.paper)
     r = fit_recipe(r, source.n_train, source.short_edge, device, source.settings, as_paper)
     return _cell(r, [teacher_seed], key=run_key(r, n_out), split='valid')
 

@@ -19,8 +19,8 @@ from .core import BotError, DataError, UsageError
 from .losses import BagLoss, check_logits, check_targets, judges_each, not_plain
 
 # %% ../nbs/14_guards.ipynb #a0286bbf
-hook_order = dict(FrozenStart=-9, TargetCheck=-5, BagMixup=0, Distillation=5, DivergenceGuard=7, ChannelsLastBatch=8, HalfPrecision=MixedPrecision.order,
-    LossPlot=65, RunLog=65, Throughput=-60)
+hook_order = dict(FrozenStart=-9, TargetCheck=-5, BagSizes=-8, BagMixup=0, Distillation=5, DivergenceGuard=7, ChannelsLastBatch=8,
+    HalfPrecision=MixedPrecision.order, BagEMA=52, LossPlot=65, RunLog=65, Throughput=-60)
 
 
 # %% ../nbs/14_guards.ipynb #0569da0a

@@ -76,7 +76,7 @@ def best_row(
     better:str='higher' # 'higher' or 'lower'
 )->int: # Its number; the first of equals
     "The epoch whose weights were kept as the best"
-    by = by or next((o for o in ('accuracy','valid_accuracy') if o in rows[0]), None)
+    by = by or next((o for o in ('ema_accuracy','accuracy','valid_accuracy') if o in rows[0]), None)
     vals = [o.get(by, math.nan)*(-1 if better=='lower' else 1) for o in rows]
     return max((i for i,v in enumerate(vals) if v==v), key=lambda i: vals[i], default=len(rows)-1)
 

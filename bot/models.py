@@ -245,8 +245,8 @@ _kinds = dict(rung=str, but=list, reading=str, settings=dict, given=dict, change
 _inner = dict(best=dict(by=(str,type(None)), better=(str,type(None))), data=dict(src=str, root=(str,type(None)), exclude=(str,type(None))),
     fingerprint=dict(n_train=int, n_valid=int, hash=str))
 _needed = 'rung', 'settings', 'normalized', 'classes'   # the others have a default, or are for people
-_unset = 'pretrained', 'teacher', 'lr', 'init'   # settings that a run may have no value of
-_texts = dict(arch=str, pretrained=(str,bool), teacher=str)   # these may be anything to a learner, but not in a file
+_unset = 'pretrained', 'teacher', 'lr', 'init', 'valid_size', 'valid_edge'   # settings that a run may have no value of
+_texts = dict(arch=str, pretrained=(str,bool), teacher=str, sizes=str)   # these may be anything to a learner, but not in a file
 
 def _check_kinds(o, kinds, needed, where=''):
     "Refuse a value of another type than `kinds` have"

@@ -20,16 +20,18 @@ from fastcore.meta import delegates
 from fastai.callback.schedule import ParamScheduler
 from fastai.learner import Learner
 from .core import UsageError
-from .ladder import drop_epochs, is_paper, recipe, setting, warmup_epochs
+from .ladder import is_paper, recipe, setting
+from .settle import drop_epochs, warmup_epochs
 from .optimizer import check_lr
 
 # %% ../nbs/13_schedule.ipynb #727295ea
 def warmup_factor(
     t:int, # Batches before this one
     m:int, # Batches of warmup
-    reading:str='paper' # 'paper': the first batch has 1/m; 'gluoncv': it has 0
+    reading:str='paper' # 'paper': the first batch has 1/m; 'gluoncv': it has 0; 'torchvision': .01
 )->float: # Share of the full learning rate
     "Linear warmup at batch `t` of `m`, §3.1"
+    if reading=='torchvision': return .01+.99*t/m
     return (t + is_paper(reading))/m
 
 # %% ../nbs/13_schedule.ipynb #6923b0b1
@@ -62,10 +64,11 @@ def lr_at(
     n:int, # Batches of the run
     m:int, # Batches of warmup
     drops=None, # Numbers of batches after which the rate drops; `None` is a cosine
-    reading:str='paper' # 'paper' or 'gluoncv', for the first batch of warmup
+    reading:str='paper', # For the first batch of warmup
+    every:int=1 # Batches that have one rate; the other numbers count these
 )->float: # Learning rate
     "Learning rate at `pos` of a run of `n` batches"
-    t = round(pos*n)
+    t = round(pos*n*every)//every
     if t<m: return lr*warmup_factor(t, m, reading)
     return lr*(cosine_factor(t-m, max(n-m, 1)) if drops is None else step_factor(t, drops))
 
@@ -77,15 +80,17 @@ def lr_schedule(
     sched:str='cosine', # After warmup: 'step' or 'cosine'
     warmup:float=0, # Epochs of warmup, part of the run
     drops=(), # Epochs after which the step schedule divides the rate by 10
-    reading:str='paper' # 'paper': warmup starts at `lr`/m; 'gluoncv': at 0
+    reading:str='paper' # 'paper': warmup starts at `lr`/m; 'gluoncv': at 0; 'torchvision': at `lr`/100, and the rate is one in a whole epoch
 ): # Function of the position, for `ParamScheduler`
     "Warmup, then `sched`, as a function that can be pickled"
     setting('sched')(sched, 'sched'), is_paper(reading)
     if n_epoch<=0 or n_iter<1: raise UsageError(f"A run of {n_epoch} epochs of {n_iter} batches has no steps: give it at least one of each")
     if not 0<=warmup<=n_epoch: raise UsageError(f"warmup={warmup} epochs does not fit a run of {n_epoch}: it is from 0 to the length of the run")
     if min(drops, default=0)<0: raise UsageError(f"drops={drops}: epochs cannot be negative")
-    n,m = n_batches(n_epoch, n_iter),n_batches(warmup, n_iter)
-    return partial(lr_at, lr=lr, n=n, m=m, drops=[n_batches(o, n_iter) for o in drops] if sched=='step' else None, reading=reading)
+    every = n_iter if reading=='torchvision' else 1   # its scheduler steps once an epoch
+    n,k = n_batches(n_epoch, n_iter//every),n_iter//every
+    m = round(warmup) if every>1 else n_batches(warmup, n_iter)
+    return partial(lr_at, lr=lr, n=n, m=m, drops=[n_batches(o, k) for o in drops] if sched=='step' else None, reading=reading, every=every)
 
 # %% ../nbs/13_schedule.ipynb #b6ac4731
 def plot_sched(
@@ -110,7 +115,7 @@ def fit_warmup(self:Learner,
     sched:str='cosine', # After warmup: 'step' or 'cosine'
     warmup:float=None, # Epochs of warmup; default the paper's share
     drops=None, # Epochs after which the step schedule divides by 10; default the paper's shares
-    reading:str='paper', # 'paper': warmup starts at `lr`/m; 'gluoncv': at 0
+    reading:str='paper', # 'paper': warmup starts at `lr`/m; 'gluoncv': at 0; 'torchvision': at `lr`/100, a rate for an epoch
     cbs=None, # Callbacks for this fit
     reset_opt:bool=False, # Start with a new optimizer?
     **kwargs

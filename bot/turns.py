@@ -84,7 +84,7 @@ def cell_learner(
     workers:int=None # Processes that read images; unset, what the machine has
 ): # Ready for `fit_rung`
     "The learner of a cell, whose order, draws and first weights come from `seed`"
-    kw = {k:plan['options'][k] for k in ('reading','valid_pct','root','bad','exclude')}
+    kw = {k:plan['options'][k] for k in ('valid_pct','root','bad','exclude')} | dict(reading=r.reading)
     dls = bag_dls(source, num_workers=workers, device=device, seed=seed, **kw, **data_settings(r))
     set_seed(seed)
     return bag_learner(dls, r)

@@ -23,7 +23,7 @@ import torch
 from safetensors import safe_open, SafetensorError
 from torch import nn
 from .core import nearest, shown, UsageError
-from .ladder import is_paper
+from .ladder import setting
 from .augment import paper_cfg, reading_cfg
 from .resnet import depths, our_names, own_names, unwrapped, XResNet
 
@@ -258,7 +258,7 @@ def input_cfg(
     "How images for `model` are prepared"
     timms = getattr(model, 'pretrained_cfg', None)   # of a model that timm made
     cfg = getattr(model, 'data_cfg', None) or (timm_cfg(timms, 'timm') if timms else paper_cfg)
-    if not is_paper(reading) and (cfg['weights'] or '').endswith('.gluon_in1k'): return reading_cfg(reading) | dict(weights=cfg['weights'])
+    if setting('reading')(reading, 'reading')=='gluoncv' and (cfg['weights'] or '').endswith('.gluon_in1k'): return reading_cfg(reading) | dict(weights=cfg['weights'])
     f = 255/cfg['scale']
     return cfg | dict(mean=tuple(o*f for o in cfg['mean']), std=tuple(o*f for o in cfg['std']), scale=255)
 

@@ -16,7 +16,8 @@ import torch, torch.nn.functional as F
 from fastcore.basics import patch
 from fastai.learner import Learner
 from .core import html_table, in_words
-from .ladder import drop_epochs, ladder, Recipe, tricks_of, warmup_epochs
+from .ladder import Recipe, rows_of, tricks_of
+from .settle import drop_epochs, warmup_epochs
 from .tuned import freeze_epochs
 from .block import bag_of
 from .resnet import macs, n_params, unwrapped
@@ -28,8 +29,9 @@ def rung_words(
 )->str: # 'baseline + linear (bs=64) + ...'
     "The tricks of `r`, each with the settings that are its own and in use"
     names = tricks_of(r)
-    last = {k:o for o in names for k in ladder[o]}
-    own = {o: in_words({k:r[k] for k in ladder[o] if last[k]==o and k in r}).replace(f'{o}=', '') for o in names}
+    rows = rows_of(r.rung) if names else {}
+    last = {k:o for o in names for k in rows[o]}
+    own = {o: in_words({k:r[k] for k in rows[o] if last[k]==o and k in r}).replace(f'{o}=', '') for o in names}
     return ' + '.join(f'{o} ({own[o]})' if own[o] and o!='baseline' else o for o in names) or r.rung
 
 def schedule_words(

@@ -7,7 +7,8 @@ from fastcore.basics import store_attr
 from fastcore.docments import docments
 from fastcore.nbio import read_nb
 from nbdev.config import get_config
-from bot.ladder import fit_to, ladder, recipe, settings, tricks_of
+from bot.ladder import ladder, recipe, settings, tricks_of
+from bot.settle import fit_to
 from tables import index_entries, md_table, slug
 
 class Missing(Exception): "What a card needs stands nowhere"

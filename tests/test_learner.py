@@ -4,7 +4,7 @@ from torch import nn
 import bot.all
 from bot.all import DataError, UsageError, bag_dls, bag_learner, load_run, norm_stats, recorded, save_args
 from bot.distill import Distillation
-from bot.ladder import drop_epochs, warmup_epochs
+from bot.settle import drop_epochs, warmup_epochs
 from bot.models import xresnet18d
 from fastai.data.transforms import Normalize
 from fastai.torch_core import set_seed

@@ -11,7 +11,7 @@ from fastai.data.load import DataLoader
 from fastai.learner import AvgMetric, Learner
 from bot import models, precision
 from bot.augment import ColorDraw, brightness, color, contrast, gray, middle, paper_mean, paper_std, pca_axes, pca_noise, pca_values
-from bot.augment import random_box, reading_cfg, saturation, scale_hsv, short_edge, valid_size
+from bot.augment import random_box, reading_cfg, saturation, scale_hsv, short_edge, valid_shape
 from bot.block import BagCrop, bag_dls
 from bot.core import DataError
 from bot.mixup import BagMixup, draw_pairs, mix
@@ -19,7 +19,8 @@ from bot.args import is_best, save_args
 from bot.resume import recorded
 from bot.runs import load_run
 from bot.init import msra, xavier, zero_gamma
-from bot.ladder import drop_epochs, ladder, recipe, warmup_epochs
+from bot.ladder import ladder, recipe
+from bot.settle import drop_epochs, warmup_epochs
 from bot.learner import bag_learner, native_size
 from bot.losses import BagLoss, distill_loss, logit_gap, smooth_labels, teacher_loss
 from bot.resnet import conv_bn, macs, n_params
@@ -319,7 +320,7 @@ row('C-4', 'crop: the fallback is the middle', lambda: random_box(100, 2000), (0
 row('C-4 g', 'crop: the fallback is enlarged with its aspect', lambda: random_box(100, 2000, reading='gluoncv'), (0,950,100,100))
 row('C-4 g', 'crop: the fallback of a large image is not', lambda: [random_box(*o, reading='gluoncv') for o in ((300,4000),(4001,301))], [(38,1888,224,224),(1888,38,224,224)])
 row('C-4 g', 'crop: the fallback of other sizes', lambda: [random_box(100, 2000, o, reading='gluoncv') for o in (64,128)], [(18,968,64,64),(0,950,100,100)])
-row('C-5', 'validation: the long side is rounded down', lambda: [valid_size(*o, 224) for o in ((375,500),(500,333))], [(256,341),(384,256)])
+row('C-5', 'validation: the long side is rounded down', lambda: [valid_shape(*o, 224) for o in ((375,500),(500,333))], [(256,341),(384,256)])
 row('C-5 g', 'validation: the center begins at (H-224)//2', lambda: [corner(o, 'gluoncv') for o in ((227,230),(256,341),(257,225))], [(1,3),(16,58),(16,0)])
 row('C-5', 'validation: the center begins at the nearest pixel', lambda: [corner(o, 'paper') for o in ((227,230),(256,341),(257,225))], [(2,3),(16,58),(16,0)])
 row('C-5 g', 'validation: the crop takes its reading', lambda: [centered(o) for o in ('paper','gluoncv')], [2,1])

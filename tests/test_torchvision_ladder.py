@@ -1,0 +1,248 @@
+"torchvision's published command and code, against the second ladder: each setting, each transform with equal draws, the mean of the weights step by step, and runs that are cut"
+import math, random
+from functools import lru_cache
+from types import SimpleNamespace
+import numpy as np, pytest, torch
+import safetensors.torch as safetensors
+from PIL import Image
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+from torchvision.models import resnet50
+from torchvision.transforms import v2
+from fastai.callback.core import Callback
+from bot.augment import random_box, torchvision_norm
+from bot.block import BagCrop, BagNormalize, EncodedImage, bag_dls
+from bot.core import UsageError
+from bot.cutmix import BagCutMix
+from bot.files import run_file
+from bot.ladder import ladder_of, ladders, recipe, rows_of, tricks_of
+from bot.learner import bag_learner, decay_of, mixing
+from bot.loader import repeated
+from bot.models import xresnet50b
+from bot.optimizer import decayed, scale_lr
+from bot.average import theirs
+from bot.runs import load_run
+from bot.settle import drop_epochs, fit_to, warmup_epochs
+from bot.state import read_state
+from pictures import lay_colors
+from test_resume import assert_same_run, finish, kill_and_go_on, plain_rows, rows
+
+# ---- the published command, of the blog that has the numbers, for 8 processes
+
+command = '''--batch-size 128 --lr 0.5 --lr-scheduler cosineannealinglr --lr-warmup-epochs 5 --lr-warmup-method linear --auto-augment ta_wide --epochs 600 --random-erase 0.1
+--weight-decay 0.00002 --norm-weight-decay 0.0 --label-smoothing 0.1 --mixup-alpha 0.2 --cutmix-alpha 1.0 --train-crop-size 176 --model-ema --val-resize-size 232 --ra-sampler --ra-reps 4'''
+usual = dict(momentum=.9, val_crop_size=224, lr_warmup_decay=.01, model_ema_steps=32, model_ema_decay=.99998, lr_step_size=30, lr_gamma=.1)   # of its parser
+
+@lru_cache
+def asked():
+    words = ' '.join(command.split()).split('--')[1:]
+    return {o.split()[0].replace('-', '_'): o.split()[1] if len(o.split())>1 else True for o in words} | usual
+
+said = dict(bs=lambda a: int(a['batch_size'])*8, lr=lambda a: float(a['lr']), sched=lambda a: a['lr_scheduler'].removesuffix('annealinglr'), warmup=lambda a: int(a['lr_warmup_epochs']),
+    trivial=lambda a: a['auto_augment']=='ta_wide', epochs=lambda a: int(a['epochs']), erase=lambda a: float(a['random_erase']), wd=lambda a: float(a['weight_decay']),
+    decay=lambda a: 'not_norms' if float(a['norm_weight_decay'])==0 else 'all', eps=lambda a: float(a['label_smoothing']), alpha=lambda a: float(a['mixup_alpha']),
+    cutmix=lambda a: float(a['cutmix_alpha']), size=lambda a: int(a['train_crop_size']), valid_size=lambda a: a['val_crop_size'], valid_edge=lambda a: int(a['val_resize_size']),
+    repeats=lambda a: int(a['ra_reps']), mom=lambda a: a['momentum'], ema_steps=lambda a: a['model_ema_steps'], nesterov=lambda a: 'nesterov' in a, flip=lambda a: .5,
+    ema=lambda a: pytest.approx((1-a['model_ema_decay'])*1_281_167, rel=1e-3), jitter=lambda a: 0.,
+    pca=lambda a: 0., min_scale=lambda a: .08, zero_gamma=lambda a: False, fp16=lambda a: 'amp' in a)
+
+@pytest.mark.parametrize('k', said)
+def test_the_last_rung_is_the_published_command(k): assert recipe('repeat')[k]==said[k](asked())
+
+def test_nothing_else_is_set():
+    rest = set(recipe('repeat'))-set(said)
+    assert rest=={'arch','widen','pretrained','drops','decay_bias','init','teacher','T','mixup_off','freeze','layer_decay'}
+    assert recipe('repeat')['arch']=='xresnet50b' and recipe('repeat')['teacher'] is None and recipe('repeat')['mixup_off']==0
+
+published = dict(baseline=76.130, rates=76.494, trivial=76.806, long=78.606, erase=78.796, smooth=79.114, mixup=79.232, cutmix=79.510,
+    decay=80.036, fixres=80.196, ema=80.450, resize=80.674, repeat=80.858)
+
+def test_numbers_and_sources():
+    assert {k:o.top1 for k,o in ladders['torchvision'].items()}==published
+    for i,o in enumerate(ladders['torchvision'].values()): assert o.table==f'row {i}' and o.source.startswith('https://pytorch.org/blog/how-to-train') and o.page and o.title
+    assert all(o.source.endswith('1812.01187') for o in ladders['paper'].values())
+
+def test_a_row_changes_something_and_nothing_twice():
+    tv = ladders['torchvision']
+    for a,b in zip(tv, list(tv)[1:]):
+        before,after = (recipe(o, ladder='torchvision') for o in (a,b))
+        assert {k for k in after if before.get(k)!=after[k]}==set(tv[b])-{'x'} or b=='rates'
+
+def test_the_baseline():
+    r = recipe('baseline', ladder='torchvision')
+    assert (r['bs'],r['epochs'],drop_epochs(r, 90),r['wd'],decay_of(r),r['size'],r['sched'])==(256,90,(30,60),1e-4,'all',224,'step') and scale_lr(r['bs'])==.1 and 'lr' not in r
+    assert decay_of(recipe('ema', decay_bias=False))=='weights' and decay_of(recipe('ema'))=='not_norms' and decay_of(recipe('smooth'))=='weights'
+
+def test_names():
+    assert recipe('ema').reading==recipe('torchvision.smooth').reading=='torchvision' and recipe('smooth').reading==recipe('modern').reading=='paper'
+    assert recipe('smooth', ladder='torchvision').rung=='torchvision.smooth' and ladder_of('smooth')[0]=='paper' and ladder_of('cutmix')==('torchvision','cutmix')
+    assert tricks_of(recipe('ema', but='trivial'))==[o for o in published if o not in ('trivial','resize','repeat')]
+    assert list(rows_of('modern'))==['modern'] and not {'teacher'} & {k for k,v in recipe('modern').items() if k=='teacher' and v}
+    with pytest.raises(UsageError, match="'cutmix'"): recipe('cutmx')
+    with pytest.raises(UsageError, match='trick to leave out'): recipe('ema', but='distill')
+
+# ---- their code
+
+def test_the_size_and_place_of_a_crop(monkeypatch):
+    "RandomResizedCrop's boxes, from its own draws"
+    monkeypatch.setattr(random, 'uniform', lambda a, b: torch.empty(1).uniform_(a, b).item())
+    monkeypatch.setattr(random, 'randint', lambda a, b: torch.randint(a, b+1, (1,)).item())
+    tv = v2.RandomResizedCrop(176)
+    for i in range(300):
+        h,w = [(375,500),(500,333),(100,2000),(2000,90)][i%4]
+        torch.manual_seed(i)
+        o = tv.make_params([torch.empty(3, h, w, device='meta')])
+        torch.manual_seed(i)
+        assert random_box(h, w, 176, reading='torchvision')==(o['top'],o['left'],o['height'],o['width'])
+
+def test_validation_is_their_preset():
+    im = Image.fromarray(np.random.default_rng(0).integers(0, 256, (375,500,3), dtype=np.uint8).repeat(2, 0).repeat(2, 1))
+    preset = v2.Compose([v2.PILToTensor(), v2.Resize(232, antialias=True), v2.CenterCrop(224), v2.ToDtype(torch.float, scale=True),
+        v2.Normalize((.485,.456,.406), (.229,.224,.225))])
+    crop,norm = BagCrop(176, reading='torchvision', valid_size=224, valid_edge=232),BagNormalize('torchvision', 0., 0.)
+    ours = norm(crop(EncodedImage.create(im), split_idx=1)[None], split_idx=1)[0]
+    assert (ours-preset(im)).abs().max()<.02   # a step of a byte
+    assert [o/255 for o in torchvision_norm['std']]==pytest.approx([.229,.224,.225])
+
+def test_erasing_is_the_last_step():
+    x = torch.randint(0, 256, (32,3,40,40), dtype=torch.uint8)
+    from fastai.torch_core import TensorImage
+    torch.manual_seed(3)
+    ours = BagNormalize('torchvision', 0., 0., erase=.5)(TensorImage(x), split_idx=0)
+    torch.manual_seed(3)
+    norm,one = BagNormalize('torchvision', 0., 0.),v2.RandomErasing(.5)
+    assert torch.equal(torch.Tensor(ours), torch.stack([one(o) for o in torch.Tensor(norm(TensorImage(x), split_idx=0))]))
+
+def ra_sampler(order, repetitions, world, rank):
+    "RASampler of their references/classification/sampler.py, from an order"
+    n = len(order)
+    num_samples = int(math.ceil(n*float(repetitions)/world))
+    indices = [o for o in order for _ in range(repetitions)]
+    indices += indices[:num_samples*world-len(indices)]
+    return indices[rank:num_samples*world:world][:n//256*256//world]
+
+def test_a_batch_has_the_views_of_their_sampler():
+    order,bs,world = torch.randperm(1000).tolist(),64,8
+    ours = repeated(order, 4)
+    ranks = [ra_sampler(order, 4, world, r) for r in range(world)]
+    for b in range(1000//256*256//bs):
+        each = bs//world
+        assert sorted(ours[b*bs:(b+1)*bs])==sorted(o for r in ranks for o in r[b*each:(b+1)*each])
+    assert len(ours)==1000 and len(set(ours))==250
+
+def test_what_decays():
+    m,tv = xresnet50b(n_out=10, widen=.125),resnet50(num_classes=10)
+    dls = SimpleNamespace()
+    from fastai.learner import Learner
+    from bot.optimizer import nag
+    from bot.test_utils import points
+    from functools import partial
+    got = {}
+    for name,net in dict(ours=m, theirs=tv).items():
+        learn = Learner(points(), net, nn.CrossEntropyLoss(), opt_func=partial(nag, decay='not_norms', nesterov=False))
+        learn.create_opt()
+        got[name] = decayed(learn.opt, net)
+        norms = {f'{k}.{p}' for k,o in net.named_modules() if isinstance(o, nn.modules.batchnorm._BatchNorm) for p in ('weight','bias')}
+        assert set(got[name])=={k for k,_ in net.named_parameters()}-norms and any(o.endswith('bias') for o in got[name])
+        assert not learn.opt.nesterov
+
+def test_mixing_by_the_row():
+    kinds = {o: type(mixing(recipe(o, ladder='torchvision'))).__name__ for o in published}
+    assert kinds['smooth']=='NoneType' and kinds['mixup']=='BagMixup' and kinds['cutmix']==kinds['repeat']=='BagMixOrCut'
+    assert type(mixing(recipe('smooth', cutmix=1.))) is BagCutMix
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory): return lay_colors(tmp_path_factory.mktemp('photos'), train=32, valid=8)
+
+@pytest.fixture(scope='module')
+def dls(photos): return bag_dls(photos, size=32, bs=16, reading='torchvision', num_workers=0, device='cpu', jitter=0, pca=0, seed=3)
+
+class Theirs(Callback):
+    "train_one_epoch and ExponentialMovingAverage of their references/classification"
+    order = 1
+    def __init__(self, decay, steps, warm): self.decay,self.steps,self.warm = decay,steps,warm
+    def before_fit(self): self.avg = AveragedModel(self.model, avg_fn=lambda m, w, n: self.decay*m+(1-self.decay)*w, use_buffers=True)
+    def after_batch(self):
+        if not self.training or self.iter%self.steps: return
+        self.avg.update_parameters(self.model)
+        if self.epoch<self.warm: self.avg.n_averaged.fill_(0)
+
+def test_the_mean_of_the_weights_step_by_step(dls):
+    "With norms and their buffers, through a warmup and to the end; the rule's own decay as the paper has it"
+    learn = bag_learner(dls, 'ema', as_paper=True, arch='xresnet18b', widen=1/16, epochs=6, warmup=2, ema_steps=2, but='long,fixres')
+    n = len(dls.train)
+    assert learn.recipe['ema']==pytest.approx(2e-5*96)
+    learn.bag_ema.keep = .9
+    learn.add_cb(Theirs(.9, 2, 2))
+    with learn.no_bar(), learn.no_logging(): learn.fit_rung()
+    ours,tv = (m.avg.module.state_dict() for m in (learn.bag_ema, learn.theirs))
+    assert n==6 and int(learn.bag_ema.avg.n_averaged)==int(learn.theirs.avg.n_averaged)==12
+    for k in ours:
+        assert (ours[k]-tv[k]).abs().max()<=1e-5*max(1, tv[k].abs().max()) if ours[k].is_floating_point() else abs(int(ours[k])-int(tv[k]))<=1, k
+    moved = [k for k,_ in learn.model.named_parameters() if not torch.allclose(ours[k], learn.model.state_dict()[k])]
+    assert moved
+
+def test_their_rule_leaves_out_the_images():
+    assert theirs(1024, 600)==pytest.approx(.99891, abs=5e-6)
+    r = fit_to(recipe('repeat', epochs=20), 3000, 128, 'cuda')
+    n = r['epochs']*(3000//r['bs'])
+    assert (1-r['ema']*r['ema_steps']/n)**(n//r['ema_steps'])<1e-9 and theirs(r['bs'], 20)**(n//32)>.9
+
+def test_settling_keeps_the_ratios():
+    r = fit_to(recipe('repeat'), 3000, 128, 'cuda')
+    assert r['size']/r['valid_size']==pytest.approx(176/224, abs=.01) and r['valid_edge']/r['valid_size']==pytest.approx(232/224, abs=.01)
+    assert r['lr']/r['bs']==.5/1024 and all(any(o.startswith(f'{k}: ') for o in r.notes) for k in ('size','valid_size','valid_edge','lr','bs'))
+    assert warmup_epochs(recipe('ema'), 600)==5 and warmup_epochs(recipe('rates'), 20)==1
+
+# ---- runs
+
+small = '--rung repeat --arch xresnet18b --widen 0.0625 --size 64 --valid-size 64 --valid-edge 72 --bs 16 --epochs 4 --seed 3 --device cpu --turns true --ema 5 --sizes 32:0,64:.5 --save-minutes 0'.split()
+
+@pytest.fixture(scope='module')
+def argv(photos): return [photos, *small]
+
+@pytest.fixture(scope='module')
+def whole(argv, tmp_path_factory):
+    path = tmp_path_factory.mktemp('whole')
+    assert finish([*argv, '--workers', 0, '--out', path/'run'], path/'log')==0, (path/'log.out').read_text()[-3000:]
+    return path/'run'
+
+def same_average(a, b):
+    x,y = (read_state(run_file(p, 'state'))['hooks']['BagEMA']['own'] for p in (a,b))
+    assert x['n']==y['n'] and all(torch.equal(x['weights'][k], y['weights'][k]) for k in x['weights'])
+
+def test_any_number_of_workers(argv, whole, tmp_path):
+    assert finish([*argv, '--workers', 2, '--out', tmp_path/'run'], tmp_path/'log')==0
+    assert_same_run(tmp_path/'run', whole)
+    same_average(tmp_path/'run', whole)
+
+def test_killed_at_any_moment(argv, whole, tmp_path):
+    "In the middle of epochs, at the border of the sizes, with a mean that has begun"
+    kill_and_go_on([*argv, '--workers', 2, '--out', tmp_path/'run'], tmp_path/'run', tmp_path/'log', 6, random.Random(1))
+    assert_same_run(tmp_path/'run', whole)
+    same_average(tmp_path/'run', whole)
+
+def test_the_run_is_the_mean(whole):
+    "Best and last weights, predictions and the loaded learner are those of the averaged model; the run goes on with the raw ones"
+    learn = load_run(whole, 'last', device='cpu', data=True)
+    row = plain_rows(whole)[-1]
+    with learn.no_bar(): loss,acc = learn.validate()[:2]
+    assert (loss,acc)==(pytest.approx(float(row['ema_valid_loss']), rel=1e-4),pytest.approx(float(row['ema_accuracy']), abs=1e-6))
+    mean = read_state(run_file(whole, 'state'))['hooks']['BagEMA']['own']['weights']
+    last,raw = (safetensors.load_file(run_file(whole, o)) for o in ('last','weights'))
+    assert all(torch.equal(last[k], mean[k]) for k in mean) and not all(torch.equal(raw[k], mean[k]) for k in mean)
+    best = max(plain_rows(whole), key=lambda o: float(o['ema_accuracy']))
+    import csv
+    said = list(csv.DictReader(run_file(whole, 'predictions').open()))
+    right = sum(o['label']==o['predicted'] for o in said) if 'label' in said[0] else None
+    if right is not None: assert right/len(said)==pytest.approx(float(best['ema_accuracy']), abs=1e-6)
+    assert {o for o in rows(whole)[0].split(',') if o.startswith('ema')}=={'ema_valid_loss','ema_accuracy'}
+
+def test_the_same_data_for_the_same_rung(photos):
+    "What loaders have is what the recipe says, whoever is first"
+    kw = dict(size=32, bs=16, num_workers=0, device='cpu', reading='torchvision')
+    learn = bag_learner(bag_dls(photos, trivial=True, erase=.1, repeats=4, valid_size=40, valid_edge=44, jitter=0, pca=0, **kw), 'repeat', arch='xresnet18b', widen=1/16)
+    assert {k:learn.recipe[k] for k in ('trivial','erase','repeats','valid_size','valid_edge')}==dict(trivial=True, erase=.1, repeats=4, valid_size=40, valid_edge=44)
+    plain = bag_learner(bag_dls(photos, jitter=0, pca=0, **kw), 'repeat', arch='xresnet18b', widen=1/16)
+    assert {k:plain.recipe.get(k) for k in ('trivial','erase','repeats','valid_size','valid_edge')}==dict(trivial=False, erase=0., repeats=1, valid_size=None, valid_edge=None)
+    with pytest.raises(UsageError, match='repeats=2'): bag_learner(plain.dls, 'repeat', repeats=2)
