@@ -13,9 +13,9 @@ __all__ = ['trivial_augment', 'BagTrivial', 'draw_erase', 'erased', 'BagErase', 
 # %% ../nbs/05_trivial.ipynb #97efb9f0
 import random
 from functools import lru_cache
+from importlib import import_module
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode, RandomErasing, TrivialAugmentWide
 from fasttransform.transform import DisplayedTransform
 from fastai.torch_core import TensorImage
 from .core import UsageError
@@ -30,7 +30,9 @@ def trivial_augment(
     return _wide()(x.as_subclass(Tensor))
 
 @lru_cache
-def _wide(): return TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR)
+def _wide():
+    v2 = import_module('torchvision.transforms.v2')   # which takes its time, and most runs have no use for it
+    return v2.TrivialAugmentWide(interpolation=v2.InterpolationMode.BILINEAR)
 
 class BagTrivial(DisplayedTransform):
     "TrivialAugment of the images of a training set, once they are tensors"
@@ -49,7 +51,7 @@ def draw_erase(
     return step_draw('erase', n, lambda n: torch.tensor([_rectangle(p, image) for _ in range(n)]))
 
 @lru_cache
-def _eraser(): return RandomErasing()
+def _eraser(): return import_module('torchvision.transforms.v2').RandomErasing()
 
 def _rectangle(p, image):
     o = _eraser().make_params([image]) if torch.rand(1)<p else dict(v=None)
