@@ -37,6 +37,7 @@ def _wide():
 class BagTrivial(DisplayedTransform):
     "TrivialAugment of the images of a training set, once they are tensors"
     order,split_idx = 6,0
+    def __init__(self): pass   # it takes nothing
     def encodes(self, x:TensorImage): return TensorImage(trivial_augment(x))
 
 # %% ../nbs/05_trivial.ipynb #83b963f6
