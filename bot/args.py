@@ -23,15 +23,17 @@ from fastcore.foundation import L
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from .core import shown, UsageError, write_atomic
+from .files import plain_args
 from .ladder import options
 from .settle import drop_epochs, warmup_epochs
 from .links import check_same_images, items_hash
 from .sources import file_size
 from .augment import reading_cfg
-from .block import bag_of, BagCrop, norm_stats
+from .block import bag_of, norm_stats
 from .resnet import unwrapped
 from .models import read_args
 from .published import started_from
+from .prepared import crop_of
 
 # %% ../nbs/21_args.ipynb #6f81eea1
 def versions(
@@ -107,7 +109,7 @@ def seen_cfg(
 )->dict: # In the form of `paper_cfg`
     "How validation prepares the images of `learn`"
     mean,std = (o.tolist() for o in norm_stats(learn.dls))
-    crop = next((o for o in getattr(getattr(learn.dls.valid, 'after_item', None), 'fs', ()) if isinstance(o, BagCrop)), None)
+    crop = crop_of(learn.dls.valid)
     return (crop.cfg() if crop else reading_cfg(learn.recipe.reading) | dict(size=learn.recipe['size'])) | dict(mean=mean, std=std)
 
 # %% ../nbs/21_args.ipynb #894befd8
@@ -231,7 +233,7 @@ def note_args(
     "Write `args.yaml`; of a run that goes on, where its images are now"
     f,now = Path(path)/'args.yaml',image_places(learn.dls)
     if not f.exists(): return save_args(path, learn, **extra)
-    was = yaml.safe_load(f.read_text(encoding='utf-8'))
+    was = plain_args(path)
     if now['path'] and any(was.get(k)!=v for k,v in now.items()): _write(path, was | now)
 
 def _write(path, args): write_atomic(Path(path)/'args.yaml', yaml.safe_dump(plain(args), sort_keys=False, allow_unicode=True))

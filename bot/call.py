@@ -12,7 +12,7 @@ Docs: https://OWNER.github.io/bot/call.html.md"""
 
 # %% auto #0
 __all__ = ['plain_types', 'Parser', 'opts_of', 'is_word', 'add_options', 'parser_of', 'read_words', 'typed', 'words_for', 'say',
-           'close', 'Lenient', 'lasting_streams', 'terminate', 'heed_signals', 'run_args', 'as_process', 'as_trainer']
+           'Lenient', 'lasting_streams', 'terminate', 'heed_signals', 'run_args', 'as_process', 'as_trainer']
 
 # %% ../nbs/30_call.ipynb #81b355c5
 import argparse, os, signal, sys, threading, warnings
@@ -21,7 +21,7 @@ from difflib import get_close_matches
 from functools import partial
 from inspect import Parameter, signature
 from fastcore.docments import docments
-from .core import BotError, exit_code, HungUp, SavedOnRequest, stop_signals, Terminated, UsageError
+from .core import BotError, close, exit_code, HungUp, is_launched, SavedOnRequest, stop_signals, Terminated, UsageError
 from .ranges import Num, One, Switch
 from .ladder import options, settings
 
@@ -122,12 +122,6 @@ def say(
         if isinstance(e, BrokenPipeError): raise HungUp from None
         print(f'What is printed cannot be written any more ({e.strerror}); the command goes on without it', file=sys.stderr)
 
-def close(
-    f # A stream that cannot be written
-):
-    "Have what is written to `f` be lost: Python flushes again at its end"
-    with open(os.devnull, 'w') as null: os.dup2(null.fileno(), f.fileno())
-
 # %% ../nbs/30_call.ipynb #468d3a6e
 class Lenient:
     "A stream in which is lost what cannot be written"
@@ -202,7 +196,7 @@ def as_trainer(
     parse # Makes arguments of the words
 )->int: # Exit code
     "A command as a process, alone or one of several"
-    several,rank = int(os.environ.get('WORLD_SIZE') or 1)>1,os.environ.get('RANK')
+    several,rank = is_launched(),os.environ.get('RANK')
     def parse_once(argv):
         try: return parse(argv)
         except UsageError:

@@ -9,9 +9,9 @@ Docs: https://OWNER.github.io/bot/core.html.md"""
 
 # %% auto #0
 __all__ = ['stop_signals', 'BotError', 'UsageError', 'DataError', 'WriteError', 'Terminated', 'HungUp', 'SavedOnRequest',
-           'end_state', 'exit_code', 'handled', 'nearest', 'shown', 'write_device', 'in_parts', 'write_atomic',
-           'check_place', 'write_once', 'within', 'check_member', 'state_sign', 'html_table', 'in_words', 'csv_text',
-           'help_text', 'add_help']
+           'end_state', 'exit_code', 'handled', 'is_launched', 'close', 'nearest', 'shown', 'write_device', 'in_parts',
+           'write_atomic', 'check_place', 'write_once', 'within', 'check_member', 'state_sign', 'html_table',
+           'in_words', 'csv_text', 'help_text', 'add_help']
 
 # %% ../nbs/00_core.ipynb #928f9c56
 import csv, io, os, shutil, signal, sys, tempfile, threading, zlib
@@ -86,6 +86,17 @@ def handled(
     try: yield
     finally:
         for s,h in old.items(): signal.signal(s, h)
+
+# %% ../nbs/00_core.ipynb #77a4a2c9
+def is_launched()->bool: # Are there others?
+    "Was this process started as one of several?"
+    return os.environ.get('WORLD_SIZE', '1').isdigit() and int(os.environ.get('WORLD_SIZE', '1'))>1
+
+def close(
+    f # A stream that cannot be written
+):
+    "Have what is written to `f` be lost: Python flushes again at its end"
+    with open(os.devnull, 'w') as null: os.dup2(null.fileno(), f.fileno())
 
 # %% ../nbs/00_core.ipynb #d4b869be
 def nearest(

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from .core import DataError, HungUp, shown, UsageError, write_atomic, WriteError
+from .core import close, DataError, HungUp, shown, UsageError, write_atomic, WriteError
 from .ranges import Num
 from .ladder import setting
 from .shards import is_shards, shard_parts
@@ -256,7 +256,7 @@ def predict_to(
     rows,f = _rows(model, files, top, size, workers),io.StringIO() if out else sys.stdout
     try: n,good,first = write_rows(counted(rows, len(files)), f, top, jsonl)
     except OSError as e:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())   # for Python flushes again at its end
+        close(sys.stdout)
         raise HungUp if isinstance(e, BrokenPipeError) else WriteError(f'Rows cannot be written: {e.strerror}') from None
     if out: write_atomic(out, f.getvalue())
     if good<n: print(f'{n-good:,} of {n:,} images could not be read; the first: {first}', file=sys.stderr)

@@ -11,7 +11,7 @@ Docs: https://OWNER.github.io/bot/settle.html.md"""
 
 # %% auto #0
 __all__ = ['paper_epochs', 'warmup_epochs', 'drop_epochs', 'unused', 'pow2', 'fit_size', 'fit_bs', 'fit_to', 'fit_view',
-           'fit_steps']
+           'fit_steps', 'update_every']
 
 # %% ../nbs/01_settle.ipynb #319c1da1
 import re
@@ -102,6 +102,7 @@ def fit_view(
     new = dict(size=2*round(r.paper['size']*k/2)) | {o:round(r.paper[o]*k) for o in ('valid_size','valid_edge') if r.paper.get(o)}
     return r.adopt(f"images of {size} px, in the row's ratio of sizes", **new)
 
+# %% ../nbs/01_settle.ipynb #cd851404
 def fit_steps(
     r:Recipe, # Settings, its batch and length settled
     n_train:int # Training images
@@ -109,4 +110,10 @@ def fit_steps(
     "What follows from the batch and the number of steps, where a row gives it"
     if r.paper.get('lr'): r = r.adopt(f"{r['bs']} images in a batch", lr=r.paper['lr']*r['bs']/r.paper['bs'])
     n = r['epochs']*(n_train//r['bs'])
-    return r.adopt(f"{n:,} steps, in which the mean keeps {r['ema']:g} time constants", ema_steps=max(1, min(32, n//1000))) if r.get('ema') else r
+    return r.adopt(f"{n:,} steps, in which the mean keeps {r['ema']:g} time constants", ema_steps=update_every(n)) if r.get('ema') else r
+
+def update_every(
+    n:int # Batches of the run
+)->int: # Batches
+    "Batches from one update of the mean to the next: 32, or fewer in a run of less than 32,000"
+    return max(1, min(32, n//1000))

@@ -13,8 +13,8 @@ __all__ = ['read_sizes', 'size_at', 'BagSizes']
 # %% ../nbs/18_sizes.ipynb #4a42810b
 from fastai.callback.core import Callback
 from .core import UsageError
-from .block import BagCrop
 from .guards import hook_order
+from .prepared import crop_of
 
 # %% ../nbs/18_sizes.ipynb #9677562b
 def read_sizes(
@@ -45,7 +45,7 @@ class BagSizes(Callback):
 
     def crop(self):
         "The crop of the training images"
-        res = next((o for o in getattr(self.dls.train.after_item, 'fs', ()) if isinstance(o, BagCrop)), None)
+        res = crop_of(self.dls.train)
         if res is None: raise UsageError('sizes needs images that BagImageBlock or `bag_dls` crop: leave it out')
         if res.size!=(last := self.sizes[-1][1]): raise UsageError(f'sizes ends with {last} px and the images have size={res.size}: let both be the same')
         return res
