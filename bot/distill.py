@@ -45,7 +45,8 @@ class Teacher(nn.Module):
         self.model,self.size,self.vocab = model,size,vocab
         a,b = torch.ones(1),torch.zeros(1)
         if own and theirs: a,b = theirs[1]/own[1],(theirs[0]-own[0])/own[1]
-        self.register_buffer('a', a.view(1,-1,1,1)), self.register_buffer('b', b.view(1,-1,1,1))
+        device = next(model.parameters(), a).device   # what is asked before a fit is computed there
+        for k,o in dict(a=a, b=b).items(): self.register_buffer(k, o.view(1,-1,1,1).to(device))
 
     def forward(self,
         x:Tensor, # A student's batch

@@ -57,7 +57,6 @@ def close_workers(
     if torch_dl._iterator is not None and pid==os.getpid(): torch_dl._iterator._shutdown_workers()
 
 _started = WeakSet()   # PyTorch's loaders
-@atexit.register   # before PyTorch's own, after which a loader closes nothing
 def _close_all(loaders=_started):
     for o in list(loaders): close_workers(o, o.pid)
 
@@ -155,6 +154,7 @@ def batches_of(
     try:
         with signals_held(): its = iter(dl)
         deaths_wait()
+        atexit.unregister(_close_all), atexit.register(_close_all)   # before PyTorch waits 5 s for each worker that pins memory and was told nothing
         while all(o.is_alive() for o in getattr(its, '_workers', ())):
             try: b = next(its)
             except StopIteration: return

@@ -1,5 +1,5 @@
 "Sources, and a loader whose numbers are keyed."
-import io, multiprocessing, os, random, shutil, tarfile, time, tracemalloc, zipfile
+import io, multiprocessing, os, random, shutil, subprocess, sys, tarfile, time, tracemalloc, zipfile
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
@@ -350,3 +350,26 @@ def test_two_processes_write_once(tmp_path):
     for o in ps: o.join()
     same_value([o.exitcode for o in ps], [0, 0])
     same_value([o.name for o in tmp_path.iterdir()], ['to'])
+
+at_the_end = """
+import atexit
+from torch.utils.data import dataloader
+def watched(f):
+    def init(self, *args):
+        f(self, *args)
+        for w in self._workers: atexit.register(lambda: print('alive' if w.is_alive() else 'ended', flush=True))
+    return init
+dataloader._MultiProcessingDataLoaderIter.__init__ = watched(dataloader._MultiProcessingDataLoaderIter.__init__)
+if __name__=='__main__':
+    from bot.block import bag_dls
+    dls = bag_dls('digits', bs=64, num_workers=2, device='cpu', start_method='fork')
+    for dl in dls: next(iter(dl))
+    for dl in dls: list(dl)
+"""
+
+def test_workers_end_before_pytorch_waits_for_them(tmp_path):
+    "On a GPU some versions of PyTorch wait at the end, five seconds for each worker that was told nothing: with 16 of them a finished command took over a minute"
+    (tmp_path/'end.py').write_text(at_the_end)
+    env = os.environ | dict(PYTHONPATH=os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get('PYTHONPATH', '')]))
+    o = subprocess.run([sys.executable, 'end.py'], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert o.returncode==0 and set(o.stdout.split())=={'ended'}, o.stdout+o.stderr
