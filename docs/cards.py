@@ -1,14 +1,13 @@
 """A card for each trick, drawn from what stands elsewhere: what it is and what it composes with (the notebook's section), how it is set (the ladder), where the
 readings differ (docments), what was measured (`bench/results`). What cannot be found stops the build"""
-import csv, importlib.util, re
-from functools import cached_property, lru_cache
+import csv, re
+from functools import cached_property
 from pathlib import Path
 from fastcore.basics import store_attr
 from fastcore.docments import docments
 from fastcore.nbio import read_nb
 from nbdev.config import get_config
-from bot.ladder import ladder, recipe, settings, tricks_of
-from bot.settle import fit_to
+from bot.ladder import ladder, recipe, settings
 from tables import index_entries, md_table, slug
 
 class Missing(Exception): "What a card needs stands nowhere"
@@ -159,53 +158,38 @@ def paper_rows(card):
         yield from ({**r, 'in':o.table.replace(' ', '&nbsp;')} for r in [row, *([alone] if o.alone else [])])
 
 # What was measured here
-@lru_cache
-def bench(root):
-    "The script that compared the tricks: which rungs, and its interval"
-    spec = importlib.util.spec_from_file_location('tricks', Path(root)/'bench/tricks.py')
-    m = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(m)
-    return m
-
 def results(root, name):
     path = Path(root)/f'bench/results/{name}.csv'
     if not path.exists(): raise Missing(f'{path}: run bench/{name}.py')
     return list(csv.DictReader(path.open()))
 
-def percent(x, h=None, sign=''): return f'{100*float(x):{sign}.1f}' + ('' if h is None else f' ± {100*float(h):.1f}')
+def ablations(root):
+    "The tables of `bot-ablate` that are kept: name of the data -> row -> what was found"
+    found = {o.stem.removeprefix('ablation-'): list(csv.DictReader(o.open())) for o in sorted((Path(root)/'bench/results').glob('ablation-*.csv'))}
+    return {k:{o['row']:o for o in rows} for k,rows in found.items()}
 
-def in_effect(rung, but, o):
-    "Rows of the ladder that a measured run really had: it was on one small network, in small batches, on one device"
-    given = dict(arch=o['arch'], widen=float(o['widen']), size=int(o['size']), bs=int(o['bs']), epochs=int(o['epochs']))
-    r = fit_to(recipe(rung, but, **given), int(o['images']), int(o['size']), o['device'])
-    return [k for k in tricks_of(r) if any(r[s]==v and s not in given for s,v in ladder[k].items())]
+def trained(o):
+    "What a row trained, as far as its table says: 'xresnet18d, widen=.25, 32 px, batch 64, 16 epochs'"
+    form = dict(arch='{}', widen='widen={}', size='{} px', bs='batch {}', epochs='{} epochs')
+    return ', '.join(f.format(o[k]) for k,f in form.items() if o.get(k))
 
-class Gain:
-    "What the first measured rung with a card's trick in it gained over the measured rung below"
-    def __init__(self, root, card):
-        self.t,self.found = bench(root).t_interval,results(root, 'tricks')
-        has = {k:in_effect(k, v.get('but', ()), self.found[0]) for k,v in bench(root).rungs.items()}
-        self.rung = next((k for k,v in has.items() if set(card.rows)&set(v)), None)
-        self.below = next((k for k in reversed(list(has)) if self.rung and not set(card.rows)&set(has[k]) and len(has[k])<len(has[self.rung])), None)
-        self.others = [k for k in has.get(self.rung, []) if k not in card.rows and k not in has.get(self.below, [])]
-        self.missing = [k for k in card.rows if k not in has.get(self.rung, [])]
+def percent(o, name, sign=''):
+    "A share of the images with its interval, in percent; empty if the table has none"
+    if not o.get(name): return ''
+    mid,low,high = (f'{100*float(o[k]):{sign}.1f}' for k in (name, f'{name}_low', f'{name}_high'))
+    return f'{mid} ({low} to {high})'
 
-    def row(self, src):
-        o,b = (next((o for o in self.found if (o['src'],o['rung'])==(src,k)), None) for k in (self.rung, self.below))
-        res = {'data':f"{src}, {int(o['images']):,} images, {o['epochs']} epochs", 'accuracy (%)':percent(o['accuracy'], o['half_width'])}
-        if b: res[f'over `{self.below}`'] = percent(*self.t([float(x)-float(y) for x,y in zip(o['runs'].split(), b['runs'].split())]), '+')
-        if self.below!=self.found[0]['rung'] and b: res['over `baseline`'] = percent(o['over_baseline'], o['over_baseline_half_width'], '+')
-        return res
+def found_row(o):
+    "A row of such a table as people read it"
+    seeds = o['seeds'] if o['seeds']==o['of'] else f"{o['seeds']} of {o['of']}, provisional"
+    return {'rung':f"`{o['row']}`", 'trained':trained(o), 'seeds':seeds, 'accuracy (%)':percent(o, 'accuracy'), 'beside':o['vs'] and f"`{o['vs']}`",
+        'gain on these images':percent(o, 'gain_these', '+'), 'for new images':percent(o, 'gain_new', '+'), 'verdict':o['verdict'], 'what else it changes':o['says']}
 
-    def text(self):
-        o,names = self.found[0],lambda ks: ', '.join(f'`{k}`' for k in ks)
-        how = f"every rung trains {o['arch']} at widen={o['widen']} in batches of {o['bs']} on a {o['device']}"
-        if not self.rung: return f'Not measured here yet: in `bench/tricks.py` {how}.'
-        paired = ', differences between runs of the same seed' if self.below else ''
-        res = [f"Rung `{self.rung}`; {how}, {len(o['seeds'].split())} seeds, 95% intervals{paired}."]
-        if self.missing: res.append(f'{names(self.missing)} had no part in it.')
-        if self.others: res.append(f'Measured together with {names(self.others)}.')
-        return ' '.join(res) + '\n\n' + md_table([self.row(k) for k in dict.fromkeys(o['src'] for o in self.found)])
+def gained(root, card):
+    "What the rows of a card brought on small images"
+    rows = [{'data':data} | found_row(found[k]) for data,found in ablations(root).items() for k in card.rows if k in found]
+    if not rows: return 'Not measured here yet: no table of `bot-ablate` in `bench/results/` has it.'
+    return f"Each rung beside the one before it, from the same seeds; gains in points, with 95% intervals. What it takes for a verdict stands in [Verdicts]({get_config().doc_url}verdict.html).\n\n{md_table(rows)}"
 
 def by_step(root, half):
     rows = [o for o in results(root, 'step') if (o['half']=='True')==half]
@@ -259,7 +243,7 @@ def card_page(root, card):
         '## Set it with', md_table(setting_rows(card)), ways.command(), ways.python(),
         'On any fastai learner, here with `dls`, `model` and a number of epochs of your own:', f'```python\n{alone(card)}\n```',
         '## The readings differ in', '\n'.join(differ), '## What the paper reports', md_table(list(paper_rows(card))),
-        '## What it gained here', Gain(root, card).text(), '## What it costs here', cost(root, card),
+        '## What it gained here', gained(root, card), '## What it costs here', cost(root, card),
         f"All of it: [measured figures]({get_config().doc_url}figures.html).",
         '## Composes with', ' '.join(needed(card, '"Composes with"', [o.composes for o in parts])),
         '## Papers', '\n'.join(f'- {o}' for o in needed(card, 'citation', [p for o in parts for p in o.papers]))])
