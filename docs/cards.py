@@ -7,7 +7,7 @@ from fastcore.basics import store_attr
 from fastcore.docments import docments
 from fastcore.nbio import read_nb
 from nbdev.config import get_config
-from bot.ladder import ladder, recipe, settings
+from bot.ladder import in_ladder, ladder, ladders, recipe, settings
 from tables import index_entries, md_table, slug
 
 class Missing(Exception): "What a card needs stands nowhere"
@@ -20,8 +20,11 @@ class Card:
         parts, # Sections that teach it: 'module#heading-slug'
         alone, # Python that has it on any fastai learner; settings of the rows in braces
         costs=(), # Of `costs` below
-        names=() # More words that people search for
-    ): store_attr()
+        names=(), # More words that people search for
+        where='paper' # Ladder that the rows are of
+    ):
+        store_attr()
+        self.ladder = ladders[where]   # the whole of it
 
     @property
     def page(self): return f'tricks/{slug(self.title.split(":")[0].replace(",", ""))}'
@@ -48,7 +51,25 @@ cards = [
     Card('Label smoothing', ['smooth'], ['losses#label-smoothing'], 'learn = Learner(dls, model, loss_func=BagLoss(eps={eps}))', ['step']),
     Card('Distillation', ['distill'], ['losses#distillation', 'distill#a-teacher-for-any-student'],
         'learn = Learner(dls, model, loss_func=BagLoss()).distill(teacher, T={T})', (), ['knowledge distillation', 'teacher']),
-    Card('Mixup', ['mixup'], ['mixup#pairs-shares-and-blends'], 'learn = Learner(dls, model, loss_func=BagLoss(), cbs=BagMixup({alpha}))', ['step'])]
+    Card('Mixup', ['mixup'], ['mixup#pairs-shares-and-blends'], 'learn = Learner(dls, model, loss_func=BagLoss(), cbs=BagMixup({alpha}))', ['step']),
+    Card('Larger batches and longer runs: a larger batch, a cosine, a longer run', ['rates', 'long'], ['optimizer#linear-scaling', 'schedule#warmup', 'schedule#cosine-decay'],
+        'learn = Learner(dls, model)\nlearn.fit_warmup_cos(n_epoch, lr={lr}*dls.bs/{bs})', names=['longer training', 'lr 0.5'], where='torchvision'),
+    Card('TrivialAugment', ['trivial'], ['trivial#trivialaugment'],
+        'from bot.trivial import BagTrivial\nitem_tfms = [Resize(224), BagTrivial()]   # of the DataBlock that makes `dls`\nlearn = Learner(dls, model)',
+        ['TrivialAugment'], ['trivial augment', 'automatic augmentation'], 'torchvision'),
+    Card('Random erasing', ['erase'], ['trivial#random-erasing'],
+        'from bot.trivial import BagErase\nbatch_tfms = [Normalize.from_stats(*imagenet_stats), BagErase({erase})]   # of the DataBlock that makes `dls`\nlearn = Learner(dls, model)',
+        names=['cutout'], where='torchvision'),
+    Card('CutMix', ['cutmix'], ['cutmix#the-rectangle', 'cutmix#the-hooks'], 'learn = Learner(dls, model, loss_func=BagLoss(), cbs=BagCutMix({cutmix}))', ['cutmix'], where='torchvision'),
+    Card('No decay of norms', ['decay'], ['optimizer#no-bias-decay'], 'learn = Learner(dls, model, opt_func=partial(nag, wd={wd}, decay={decay}, nesterov=False))',
+        names=['norm weight decay', 'weight decay tuning'], where='torchvision'),
+    Card('FixRes: a smaller size in training, a tighter view', ['fixres', 'resize'], ['block#a-larger-view-in-validation'],
+        'crop = BagCrop({size}, valid_size={valid_size}, valid_edge={valid_edge})   # an item transform of the DataBlock that makes `dls`\nlearn = Learner(dls, model)',
+        names=['train test resolution', 'fix res'], where='torchvision'),
+    Card('Averaged weights', ['ema'], ['average#how-slow-the-mean-is', 'average#the-hook'], 'learn = Learner(dls, model, cbs=BagEMA({ema}))', ['averaged weights'],
+        ['ema', 'exponential moving average', 'weight averaging', 'swa'], 'torchvision'),
+    Card('Repeated augmentation', ['repeat'], ['loader#an-item-several-times'],
+        'train = KeyedDL(dls.train_ds, bs=dls.bs, shuffle=True, repeats={repeats})\nlearn = Learner(DataLoaders(train, dls.valid), model)', names=['augment your batch', 'ra sampler'], where='torchvision')]
 
 # What the notebooks say
 def level(line): return len(m[1]) if (m := re.match(r'(#+) ', line)) else 0
@@ -108,17 +129,17 @@ def said(v): return '' if v is None else f'`{v}`'
 
 def setting_rows(card):
     "A row a setting: its value, the value before, what it is for"
-    names,docs = list(ladder),docments(settings)
-    before = lambda k: {} if k==names[0] else recipe(names[names.index(k)-1])
-    return [{'setting':f'`{k}`', 'value':said(v), 'before':said(before(row).get(k)), 'what it is':docs[k]} for row in card.rows for k,v in ladder[row].items()]
+    names,docs = list(card.ladder),docments(settings)
+    before = lambda k: {} if k==names[0] else recipe(names[names.index(k)-1], ladder=card.where)
+    return [{'setting':f'`{k}`', 'value':said(v), 'before':said(before(row).get(k)), 'what it is':docs[k]} for row in card.rows for k,v in card.ladder[row].items()]
 
 class Ways:
     "How a card's trick is had: as a rung, without the others, and the others without it"
     def __init__(self, card):
-        self.row,self.first,last = card.rows[-1],next(iter(ladder)),list(ladder)[-1]
-        self.own = {} if self.row==self.first else {k:v for o in card.rows for k,v in ladder[o].items()}
-        self.taught,self.but = self.row=='distill',',' .join(dict.fromkeys([*card.rows, 'distill']))
-        self.last,self.spare = last,bool(recipe(self.row)['teacher']) and not self.taught   # a teacher that is another trick's
+        self.first,self.row,self.last = (in_ladder(o, card.where) for o in (next(iter(card.ladder)), card.rows[-1], list(card.ladder)[-1]))
+        self.own = {} if self.row==self.first else {k:v for o in card.rows for k,v in card.ladder[o].items()}
+        self.taught,self.but = self.row=='distill',','.join(dict.fromkeys([*card.rows, *(['distill'] if card.where=='paper' else [])]))
+        self.spare = bool(recipe(self.row)['teacher']) and not self.taught   # a teacher that is another trick's
 
     def lines(self, rung, alone, others):
         "Each with what it is, side by side"
@@ -143,16 +164,16 @@ class Ways:
 
 def alone(card):
     "Python for any fastai learner, with the settings of the rows filled in"
-    values = recipe(card.rows[-1])
+    values = recipe(card.rows[-1], ladder=card.where)
     code = card.alone.format(**{k:repr(v) if k!='arch' else v for k,v in values.items()})
     return '\n'.join([*(['from functools import partial'] if 'partial(' in code else []), 'from fastai.vision.all import *', 'from bot.all import *', code])
 
 def paper_rows(card):
-    "What the paper reports for each row, beside the row before"
-    names = list(ladder)
+    "What is published for each row, beside the row before"
+    names = list(card.ladder)
     for k in card.rows:
-        o,i = ladder[k],names.index(k)
-        last = ladder[names[i-1]].top1 if i else None
+        o,i = card.ladder[k],names.index(k)
+        last = card.ladder[names[i-1]].top1 if i else None
         row = {'rung':f'`{k}`', 'top-1 (%)':o.top1, 'the rung before':last or '', 'difference':f'{o.top1-last:+.2f}' if last else ''}
         alone = {'rung':f'`{k}` without `{names[i-1]}`', 'top-1 (%)':o.alone, 'the rung before':'', 'difference':''}
         yield from ({**r, 'in':o.table.replace(' ', '&nbsp;')} for r in [row, *([alone] if o.alone else [])])
@@ -206,7 +227,12 @@ def by_pipeline(root):
     rows = [o for o in results(root, 'pipeline') if o['group']=='full chain']
     return [{'pipeline':o['name'], 'images/s':o['per_s'], f"beside {o['ratio_to']}":o['ratio'], 'device':f"{o['cpu']}, {o['threads']} thread"} for o in rows]
 
-costs = dict(step=('A step with all tricks but the teacher, beside a loop by hand without any:', lambda root: by_step(root, False)),
+def by_second(piece):
+    "Rows of one piece of the second ladder"
+    return lambda root: [{'what':o['piece'], 'ms':o['ms'], 'beside, ms':o['of'], 'share of that':f"{100*float(o['share']):.3g}%", 'what it is beside':o['note'],
+        'with':f"{o['arch']}, {o['size']} px, batch {o['bs']}"} for o in results(root, 'second') if o['piece']==piece]
+
+costs = {o: (f'The time of {o}:', by_second(o)) for o in ('averaged weights', 'cutmix', 'TrivialAugment')} | dict(step=('A step with all tricks but the teacher, beside a loop by hand without any:', lambda root: by_step(root, False)),
     half=('A step with all tricks but the teacher in half precision, beside a loop by hand in half precision:', lambda root: by_step(root, True)),
     models=('Time of a batch:', by_models), pipeline=('From a JPEG to normalized floats, beside other libraries:', by_pipeline))
 
@@ -228,21 +254,27 @@ def needed(card, what, values):
 
 def search_words(card):
     "What the search of the site finds this page by"
-    return dict.fromkeys(o.lower().replace(',', '') for o in [card.title.split(':')[0], *(ladder[k].title for k in card.rows), *card.names])
+    return dict.fromkeys(o.lower().replace(',', '') for o in [card.title.split(':')[0], *(card.ladder[k].title for k in card.rows), *card.names])
+
+def standing(card):
+    "Where the rows stand, and who says so"
+    if card.where=='paper': return ', '.join(f'§{o}' for o in dict.fromkeys(card.ladder[k].section for k in card.rows)) + ' of the paper','the paper'
+    rows,o = ' and '.join(card.ladder[k].table.removeprefix('row ') for k in card.rows),card.ladder[card.rows[0]]
+    return f"Row{'s'[:len(card.rows)>1]} {rows} of [torchvision's recipe]({o.source}), by plain SGD with a ResNet-50",card.where
 
 def card_page(root, card):
     "The Markdown of one card"
     parts = [Section(root, o) for o in card.parts]
-    ways,taught = Ways(card),[Section(root, o) for o in dict.fromkeys(ladder[k].page for k in card.rows)]
-    where = ', '.join(f'§{o}' for o in dict.fromkeys(ladder[k].section for k in card.rows))
+    ways,taught = Ways(card),[Section(root, o) for o in dict.fromkeys(card.ladder[k].page for k in card.rows)]
+    where,whose = standing(card)
     links = ', '.join(dict.fromkeys(o.link() for o in [*taught, *parts]))
-    needed(card, 'equation', [o.equation for o in parts])
+    if card.where=='paper': needed(card, 'equation', [o.equation for o in parts])
     differ = list({o.replace('`', ''):f'- {o}' for s in parts for o in s.readings}.values()) or ['The two readings agree here.']
     return '\n\n'.join([f'# {card.title}', index_entries(search_words(card)), what_it_is(parts),
-        f'{where} of the paper. Explained and checked in {links}.',
+        f'{where}. Explained and checked in {links}.',
         '## Set it with', md_table(setting_rows(card)), ways.command(), ways.python(),
         'On any fastai learner, here with `dls`, `model` and a number of epochs of your own:', f'```python\n{alone(card)}\n```',
-        '## The readings differ in', '\n'.join(differ), '## What the paper reports', md_table(list(paper_rows(card))),
+        '## The readings differ in', '\n'.join(differ), f'## What {whose} reports', md_table(list(paper_rows(card))),
         '## What it gained here', gained(root, card), '## What it costs here', cost(root, card),
         f"All of it: [measured figures]({get_config().doc_url}figures.html).",
         '## Composes with', ' '.join(needed(card, '"Composes with"', [o.composes for o in parts])),
@@ -250,6 +282,6 @@ def card_page(root, card):
 
 def made(root):
     "Pages by name; a row of the ladder without a card is an error"
-    rows = [k for o in cards for k in o.rows]
-    if sorted(rows)!=sorted(ladder): raise Missing(f'docs/cards.py: a card for each row of the ladder, once; now they hold {rows}')
+    rows,needs = [k for o in cards for k in o.rows],dict.fromkeys(k for o in ('paper','torchvision') for k in ladders[o])
+    if sorted(rows)!=sorted(needs): raise Missing(f'docs/cards.py: a card for each row of the ladders, once; now they hold {rows}')
     return {o.page: card_page(root, o) for o in cards}
