@@ -7,7 +7,7 @@ from fastcore.basics import store_attr
 from fastcore.docments import docments
 from fastcore.nbio import read_nb
 from nbdev.config import get_config
-from bot.ladder import in_ladder, ladder, ladders, recipe, settings
+from bot.ladder import in_ladder, ladders, recipe, settings
 from tables import index_entries, md_table, slug
 
 class Missing(Exception): "What a card needs stands nowhere"

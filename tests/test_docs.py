@@ -224,8 +224,8 @@ def test_signatures_become_tables(module):
 # Cards: each trick's page, from notebooks, ladder and results
 def test_each_trick_has_a_card(cards):
     pages = cards.made(root)
-    assert [k for o in cards.cards for k in o.rows if o.where=='paper']==list(cards.ladder)
-    assert {k for o in cards.cards for k in o.rows if o.where=='torchvision'}==set(cards.ladders['torchvision'])-set(cards.ladder)
+    assert [k for o in cards.cards for k in o.rows if o.where=='paper']==list(cards.ladders['paper'])
+    assert {k for o in cards.cards for k in o.rows if o.where=='torchvision'}==set(cards.ladders['torchvision'])-set(cards.ladders['paper'])
     for o in cards.cards:
         text = pages[o.page]
         for head in 'Set it with', 'The readings differ in', f"What {'the paper' if o.where=='paper' else o.where} reports", 'What it gained here', 'What it costs here', 'Composes with', 'Papers': assert f'## {head}\n' in text
