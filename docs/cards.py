@@ -53,7 +53,7 @@ cards = [
         'learn = Learner(dls, model, loss_func=BagLoss()).distill(teacher, T={T})', (), ['knowledge distillation', 'teacher']),
     Card('Mixup', ['mixup'], ['mixup#pairs-shares-and-blends'], 'learn = Learner(dls, model, loss_func=BagLoss(), cbs=BagMixup({alpha}))', ['step']),
     Card('Larger batches and longer runs: a larger batch, a cosine, a longer run', ['rates', 'long'], ['optimizer#linear-scaling', 'schedule#warmup', 'schedule#cosine-decay'],
-        'learn = Learner(dls, model)\nlearn.fit_warmup_cos(n_epoch, lr={lr}*dls.bs/{bs})', names=['longer training', 'lr 0.5'], where='torchvision'),
+        'learn = Learner(dls, model)\nlearn.fit_warmup_cos(n_epoch, lr={lr}*dls.bs/{bs})', names=['longer training'], where='torchvision'),
     Card('TrivialAugment', ['trivial'], ['trivial#trivialaugment'],
         'from bot.trivial import BagTrivial\nitem_tfms = [Resize(224), BagTrivial()]   # of the DataBlock that makes `dls`\nlearn = Learner(dls, model)',
         ['TrivialAugment'], ['trivial augment', 'automatic augmentation'], 'torchvision'),
