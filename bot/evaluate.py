@@ -189,9 +189,10 @@ def evaluate(
 def _beside(run, args, model, which, device):
     "The model, and beside it that of the other epoch, if there is another; what `metrics.json` says of them"
     best,n = run_epochs(run, args) if args else (0,0)
+    averaged = 'ema_valid_loss' in next(iter(epoch_rows(Path(run)/'metrics.csv')), {}) if args else False   # such a run keeps the mean of its weights, best and last
     other = 'last' if which=='best' else 'best'
     said = dict(run=str(run) if isinstance(run, (str,Path)) else type(run).__name__, weights=which, epoch=best if which=='best' else n, epochs=n,
-        mirror=bool(args and args['settings']['flip']))
+        averaged=averaged, mirror=bool(args and args['settings']['flip']))
     return ([model], said) if best==n else ([model, open_model(run, other, device)[1]], said | dict(other=other))
 
 def _numbers(items, model, name):
@@ -253,7 +254,7 @@ def metric_lines(
 # %% ../nbs/27_evaluate.ipynb #87273dba
 def _weights(m):
     of = f" (epoch {m['epoch']} of {m['epochs']})" if m['epochs'] else ''
-    return m['weights']+of+(f"; the {m['other']} have {m['other_accuracy']:.2%}" if 'other' in m else '')
+    return m['weights']+(' of the averaged model' if m.get('averaged') else '')+of+(f"; the {m['other']} have {m['other_accuracy']:.2%}" if 'other' in m else '')
 
 def _mistakes(cells, n=5):
     wrong = sorted((o for o in cells if o['label']!=o['predicted']), key=_count)[:n]

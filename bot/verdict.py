@@ -205,6 +205,8 @@ def read_ablation(
     more = [f"{k}: {o}" for k,os_ in failed.items() for o in os_]
     return Ablation(path, plan, rows, note_lines(path, plan, rows, gains)+more, failed)
 
+_trained = 'arch','widen','size','bs','epochs'   # what a row's number is to be read with
+
 def csv_rows(
     o:Ablation
 )->list: # Plain dicts
@@ -213,7 +215,8 @@ def csv_rows(
     def row(r):
         gains = est('gain_these', r['these']) | est('gain_new', r['new']) | dict(verdict=r['verdict'], by_class=r['by_class']) | est('first_these', r['first']) | est('first_new', r['first_new'])
         head = dict(row=r['row'], says=r['says'], run=r['run'], seeds=r['seeds'], of=o.plan['seeds']) | est('accuracy', r['acc'], False) | dict(vs=r['vs'] or '')
-        return head | gains | dict(published='' if r['published'] is None else r['published'], step_ms=_r(r['step'] and 1000*r['step']))
+        own = o.plan['cells'][r['run']].get('settings', {})
+        return head | gains | dict(published='' if r['published'] is None else r['published'], step_ms=_r(r['step'] and 1000*r['step'])) | {k:own.get(k, '') for k in _trained}
     return [row(r) for r in o.rows]
 
 def _r(v): return '' if v is None or v!=v else round(v, 6)

@@ -18,7 +18,7 @@ from fastai.callback.core import Callback, CancelFitException
 from .core import UsageError
 from .models import get_model
 from .learner import pick_device
-from .words import time_words
+from .words import epoch_steps, time_words
 from .chance import supposed, visible
 from .grid import own_teacher
 from .turns import cell_learner, plan_source, recipe_from
@@ -68,7 +68,7 @@ def _times(plan, c, source, device, workers):
         teacher = dict(teacher=get_model(s['arch'], len(source.classes), 3, s['widen'], None).to(device))
     learn = cell_learner(plan, recipe_from(c, teacher), 0, source, device, workers)
     step = timed_step(learn)
-    return dict(step=step, epoch=step*(len(learn.dls.train)+source.n_valid/learn.dls.train.bs/2))
+    return dict(step=step, epoch=step*epoch_steps(learn))
 
 # %% ../nbs/28_wait.ipynb #8dff9624
 each = 3.   # seconds beside the epochs of a run: making it, judging it

@@ -1,14 +1,13 @@
 """A card for each trick, drawn from what stands elsewhere: what it is and what it composes with (the notebook's section), how it is set (the ladder), where the
 readings differ (docments), what was measured (`bench/results`). What cannot be found stops the build"""
-import csv, importlib.util, re
-from functools import cached_property, lru_cache
+import csv, re
+from functools import cached_property
 from pathlib import Path
 from fastcore.basics import store_attr
 from fastcore.docments import docments
 from fastcore.nbio import read_nb
 from nbdev.config import get_config
-from bot.ladder import ladder, recipe, settings, tricks_of
-from bot.settle import fit_to
+from bot.ladder import in_ladder, ladders, recipe, settings
 from tables import index_entries, md_table, slug
 
 class Missing(Exception): "What a card needs stands nowhere"
@@ -21,8 +20,11 @@ class Card:
         parts, # Sections that teach it: 'module#heading-slug'
         alone, # Python that has it on any fastai learner; settings of the rows in braces
         costs=(), # Of `costs` below
-        names=() # More words that people search for
-    ): store_attr()
+        names=(), # More words that people search for
+        where='paper' # Ladder that the rows are of
+    ):
+        store_attr()
+        self.ladder = ladders[where]   # the whole of it
 
     @property
     def page(self): return f'tricks/{slug(self.title.split(":")[0].replace(",", ""))}'
@@ -49,7 +51,25 @@ cards = [
     Card('Label smoothing', ['smooth'], ['losses#label-smoothing'], 'learn = Learner(dls, model, loss_func=BagLoss(eps={eps}))', ['step']),
     Card('Distillation', ['distill'], ['losses#distillation', 'distill#a-teacher-for-any-student'],
         'learn = Learner(dls, model, loss_func=BagLoss()).distill(teacher, T={T})', (), ['knowledge distillation', 'teacher']),
-    Card('Mixup', ['mixup'], ['mixup#pairs-shares-and-blends'], 'learn = Learner(dls, model, loss_func=BagLoss(), cbs=BagMixup({alpha}))', ['step'])]
+    Card('Mixup', ['mixup'], ['mixup#pairs-shares-and-blends'], 'learn = Learner(dls, model, loss_func=BagLoss(), cbs=BagMixup({alpha}))', ['step']),
+    Card('Larger batches and longer runs: a larger batch, a cosine, a longer run', ['rates', 'long'], ['optimizer#linear-scaling', 'schedule#warmup', 'schedule#cosine-decay'],
+        'learn = Learner(dls, model)\nlearn.fit_warmup_cos(n_epoch, lr={lr}*dls.bs/{bs})', names=['longer training'], where='torchvision'),
+    Card('TrivialAugment', ['trivial'], ['trivial#trivialaugment'],
+        'from bot.trivial import BagTrivial\nitem_tfms = [Resize(224), BagTrivial()]   # of the DataBlock that makes `dls`\nlearn = Learner(dls, model)',
+        ['TrivialAugment'], ['trivial augment', 'automatic augmentation'], 'torchvision'),
+    Card('Random erasing', ['erase'], ['trivial#random-erasing'],
+        'from bot.trivial import BagErase\nbatch_tfms = [Normalize.from_stats(*imagenet_stats), BagErase({erase})]   # of the DataBlock that makes `dls`\nlearn = Learner(dls, model)',
+        names=['cutout'], where='torchvision'),
+    Card('CutMix', ['cutmix'], ['cutmix#the-rectangle', 'cutmix#the-hooks'], 'learn = Learner(dls, model, loss_func=BagLoss(), cbs=BagCutMix({cutmix}))', ['cutmix'], where='torchvision'),
+    Card('No decay of norms', ['decay'], ['optimizer#no-bias-decay'], 'learn = Learner(dls, model, opt_func=partial(nag, wd={wd}, decay={decay}, nesterov=False))',
+        names=['norm weight decay', 'weight decay tuning'], where='torchvision'),
+    Card('FixRes: a smaller size in training, a tighter view', ['fixres', 'resize'], ['block#a-larger-view-in-validation'],
+        'crop = BagCrop({size}, valid_size={valid_size}, valid_edge={valid_edge})   # an item transform of the DataBlock that makes `dls`\nlearn = Learner(dls, model)',
+        names=['train test resolution', 'fix res'], where='torchvision'),
+    Card('Averaged weights', ['ema'], ['average#how-slow-the-mean-is', 'average#the-hook'], 'learn = Learner(dls, model, cbs=BagEMA({ema}))', ['averaged weights'],
+        ['ema', 'exponential moving average', 'weight averaging', 'swa'], 'torchvision'),
+    Card('Repeated augmentation', ['repeat'], ['loader#an-item-several-times'],
+        'train = KeyedDL(dls.train_ds, bs=dls.bs, shuffle=True, repeats={repeats})\nlearn = Learner(DataLoaders(train, dls.valid), model)', names=['augment your batch', 'ra sampler'], where='torchvision')]
 
 # What the notebooks say
 def level(line): return len(m[1]) if (m := re.match(r'(#+) ', line)) else 0
@@ -109,17 +129,17 @@ def said(v): return '' if v is None else f'`{v}`'
 
 def setting_rows(card):
     "A row a setting: its value, the value before, what it is for"
-    names,docs = list(ladder),docments(settings)
-    before = lambda k: {} if k==names[0] else recipe(names[names.index(k)-1])
-    return [{'setting':f'`{k}`', 'value':said(v), 'before':said(before(row).get(k)), 'what it is':docs[k]} for row in card.rows for k,v in ladder[row].items()]
+    names,docs = list(card.ladder),docments(settings)
+    before = lambda k: {} if k==names[0] else recipe(names[names.index(k)-1], ladder=card.where)
+    return [{'setting':f'`{k}`', 'value':said(v), 'before':said(before(row).get(k)), 'what it is':docs[k]} for row in card.rows for k,v in card.ladder[row].items()]
 
 class Ways:
     "How a card's trick is had: as a rung, without the others, and the others without it"
     def __init__(self, card):
-        self.row,self.first,last = card.rows[-1],next(iter(ladder)),list(ladder)[-1]
-        self.own = {} if self.row==self.first else {k:v for o in card.rows for k,v in ladder[o].items()}
-        self.taught,self.but = self.row=='distill',',' .join(dict.fromkeys([*card.rows, 'distill']))
-        self.last,self.spare = last,bool(recipe(self.row)['teacher']) and not self.taught   # a teacher that is another trick's
+        self.first,self.row,self.last = (in_ladder(o, card.where) for o in (next(iter(card.ladder)), card.rows[-1], list(card.ladder)[-1]))
+        self.own = {} if self.row==self.first else {k:v for o in card.rows for k,v in card.ladder[o].items()}
+        self.taught,self.but = self.row=='distill',','.join(dict.fromkeys([*card.rows, *(['distill'] if card.where=='paper' else [])]))
+        self.spare = bool(recipe(self.row)['teacher']) and not self.taught   # a teacher that is another trick's
 
     def lines(self, rung, alone, others):
         "Each with what it is, side by side"
@@ -144,68 +164,53 @@ class Ways:
 
 def alone(card):
     "Python for any fastai learner, with the settings of the rows filled in"
-    values = recipe(card.rows[-1])
+    values = recipe(card.rows[-1], ladder=card.where)
     code = card.alone.format(**{k:repr(v) if k!='arch' else v for k,v in values.items()})
     return '\n'.join([*(['from functools import partial'] if 'partial(' in code else []), 'from fastai.vision.all import *', 'from bot.all import *', code])
 
 def paper_rows(card):
-    "What the paper reports for each row, beside the row before"
-    names = list(ladder)
+    "What is published for each row, beside the row before"
+    names = list(card.ladder)
     for k in card.rows:
-        o,i = ladder[k],names.index(k)
-        last = ladder[names[i-1]].top1 if i else None
+        o,i = card.ladder[k],names.index(k)
+        last = card.ladder[names[i-1]].top1 if i else None
         row = {'rung':f'`{k}`', 'top-1 (%)':o.top1, 'the rung before':last or '', 'difference':f'{o.top1-last:+.2f}' if last else ''}
         alone = {'rung':f'`{k}` without `{names[i-1]}`', 'top-1 (%)':o.alone, 'the rung before':'', 'difference':''}
         yield from ({**r, 'in':o.table.replace(' ', '&nbsp;')} for r in [row, *([alone] if o.alone else [])])
 
 # What was measured here
-@lru_cache
-def bench(root):
-    "The script that compared the tricks: which rungs, and its interval"
-    spec = importlib.util.spec_from_file_location('tricks', Path(root)/'bench/tricks.py')
-    m = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(m)
-    return m
-
 def results(root, name):
     path = Path(root)/f'bench/results/{name}.csv'
     if not path.exists(): raise Missing(f'{path}: run bench/{name}.py')
     return list(csv.DictReader(path.open()))
 
-def percent(x, h=None, sign=''): return f'{100*float(x):{sign}.1f}' + ('' if h is None else f' ± {100*float(h):.1f}')
+def ablations(root):
+    "The tables of `bot-ablate` that are kept: name of the data -> row -> what was found"
+    found = {o.stem.removeprefix('ablation-'): list(csv.DictReader(o.open())) for o in sorted((Path(root)/'bench/results').glob('ablation-*.csv'))}
+    return {k:{o['row']:o for o in rows} for k,rows in found.items()}
 
-def in_effect(rung, but, o):
-    "Rows of the ladder that a measured run really had: it was on one small network, in small batches, on one device"
-    given = dict(arch=o['arch'], widen=float(o['widen']), size=int(o['size']), bs=int(o['bs']), epochs=int(o['epochs']))
-    r = fit_to(recipe(rung, but, **given), int(o['images']), int(o['size']), o['device'])
-    return [k for k in tricks_of(r) if any(r[s]==v and s not in given for s,v in ladder[k].items())]
+def trained(o):
+    "What a row trained, as far as its table says: 'xresnet18d, widen=.25, 32 px, batch 64, 16 epochs'"
+    form = dict(arch='{}', widen='widen={}', size='{} px', bs='batch {}', epochs='{} epochs')
+    return ', '.join(f.format(o[k]) for k,f in form.items() if o.get(k))
 
-class Gain:
-    "What the first measured rung with a card's trick in it gained over the measured rung below"
-    def __init__(self, root, card):
-        self.t,self.found = bench(root).t_interval,results(root, 'tricks')
-        has = {k:in_effect(k, v.get('but', ()), self.found[0]) for k,v in bench(root).rungs.items()}
-        self.rung = next((k for k,v in has.items() if set(card.rows)&set(v)), None)
-        self.below = next((k for k in reversed(list(has)) if self.rung and not set(card.rows)&set(has[k]) and len(has[k])<len(has[self.rung])), None)
-        self.others = [k for k in has.get(self.rung, []) if k not in card.rows and k not in has.get(self.below, [])]
-        self.missing = [k for k in card.rows if k not in has.get(self.rung, [])]
+def percent(o, name, sign=''):
+    "A share of the images with its interval, in percent; empty if the table has none"
+    if not o.get(name): return ''
+    mid,low,high = (f'{100*float(o[k]):{sign}.1f}' for k in (name, f'{name}_low', f'{name}_high'))
+    return f'{mid} ({low} to {high})'
 
-    def row(self, src):
-        o,b = (next((o for o in self.found if (o['src'],o['rung'])==(src,k)), None) for k in (self.rung, self.below))
-        res = {'data':f"{src}, {int(o['images']):,} images, {o['epochs']} epochs", 'accuracy (%)':percent(o['accuracy'], o['half_width'])}
-        if b: res[f'over `{self.below}`'] = percent(*self.t([float(x)-float(y) for x,y in zip(o['runs'].split(), b['runs'].split())]), '+')
-        if self.below!=self.found[0]['rung'] and b: res['over `baseline`'] = percent(o['over_baseline'], o['over_baseline_half_width'], '+')
-        return res
+def found_row(o):
+    "A row of such a table as people read it"
+    seeds = o['seeds'] if o['seeds']==o['of'] else f"{o['seeds']} of {o['of']}, provisional"
+    return {'rung':f"`{o['row']}`", 'trained':trained(o), 'seeds':seeds, 'accuracy (%)':percent(o, 'accuracy'), 'beside':o['vs'] and f"`{o['vs']}`",
+        'gain on these images':percent(o, 'gain_these', '+'), 'for new images':percent(o, 'gain_new', '+'), 'verdict':o['verdict'], 'what else it changes':o['says']}
 
-    def text(self):
-        o,names = self.found[0],lambda ks: ', '.join(f'`{k}`' for k in ks)
-        how = f"every rung trains {o['arch']} at widen={o['widen']} in batches of {o['bs']} on a {o['device']}"
-        if not self.rung: return f'Not measured here yet: in `bench/tricks.py` {how}.'
-        paired = ', differences between runs of the same seed' if self.below else ''
-        res = [f"Rung `{self.rung}`; {how}, {len(o['seeds'].split())} seeds, 95% intervals{paired}."]
-        if self.missing: res.append(f'{names(self.missing)} had no part in it.')
-        if self.others: res.append(f'Measured together with {names(self.others)}.')
-        return ' '.join(res) + '\n\n' + md_table([self.row(k) for k in dict.fromkeys(o['src'] for o in self.found)])
+def gained(root, card):
+    "What the rows of a card brought on small images"
+    rows = [{'data':data} | found_row(found[k]) for data,found in ablations(root).items() for k in card.rows if k in found]
+    if not rows: return 'Not measured here yet: no table of `bot-ablate` in `bench/results/` has it.'
+    return f"Each rung beside the one before it, from the same seeds; gains in points, with 95% intervals. What it takes for a verdict stands in [Verdicts]({get_config().doc_url}verdict.html).\n\n{md_table(rows)}"
 
 def by_step(root, half):
     rows = [o for o in results(root, 'step') if (o['half']=='True')==half]
@@ -222,7 +227,12 @@ def by_pipeline(root):
     rows = [o for o in results(root, 'pipeline') if o['group']=='full chain']
     return [{'pipeline':o['name'], 'images/s':o['per_s'], f"beside {o['ratio_to']}":o['ratio'], 'device':f"{o['cpu']}, {o['threads']} thread"} for o in rows]
 
-costs = dict(step=('A step with all tricks but the teacher, beside a loop by hand without any:', lambda root: by_step(root, False)),
+def by_second(piece):
+    "Rows of one piece of the second ladder"
+    return lambda root: [{'what':o['piece'], 'ms':o['ms'], 'beside, ms':o['of'], 'share of that':f"{100*float(o['share']):.3g}%", 'what it is beside':o['note'],
+        'with':f"{o['arch']}, {o['size']} px, batch {o['bs']}"} for o in results(root, 'second') if o['piece']==piece]
+
+costs = {o: (f'The time of {o}:', by_second(o)) for o in ('averaged weights', 'cutmix', 'TrivialAugment')} | dict(step=('A step with all tricks but the teacher, beside a loop by hand without any:', lambda root: by_step(root, False)),
     half=('A step with all tricks but the teacher in half precision, beside a loop by hand in half precision:', lambda root: by_step(root, True)),
     models=('Time of a batch:', by_models), pipeline=('From a JPEG to normalized floats, beside other libraries:', by_pipeline))
 
@@ -244,28 +254,34 @@ def needed(card, what, values):
 
 def search_words(card):
     "What the search of the site finds this page by"
-    return dict.fromkeys(o.lower().replace(',', '') for o in [card.title.split(':')[0], *(ladder[k].title for k in card.rows), *card.names])
+    return dict.fromkeys(o.lower().replace(',', '') for o in [card.title.split(':')[0], *(card.ladder[k].title for k in card.rows), *card.names])
+
+def standing(card):
+    "Where the rows stand, and who says so"
+    if card.where=='paper': return ', '.join(f'§{o}' for o in dict.fromkeys(card.ladder[k].section for k in card.rows)) + ' of the paper','the paper'
+    rows,o = ' and '.join(card.ladder[k].table.removeprefix('row ') for k in card.rows),card.ladder[card.rows[0]]
+    return f"Row{'s'[:len(card.rows)>1]} {rows} of [torchvision's recipe]({o.source}), by plain SGD with a ResNet-50",card.where
 
 def card_page(root, card):
     "The Markdown of one card"
     parts = [Section(root, o) for o in card.parts]
-    ways,taught = Ways(card),[Section(root, o) for o in dict.fromkeys(ladder[k].page for k in card.rows)]
-    where = ', '.join(f'§{o}' for o in dict.fromkeys(ladder[k].section for k in card.rows))
+    ways,taught = Ways(card),[Section(root, o) for o in dict.fromkeys(card.ladder[k].page for k in card.rows)]
+    where,whose = standing(card)
     links = ', '.join(dict.fromkeys(o.link() for o in [*taught, *parts]))
-    needed(card, 'equation', [o.equation for o in parts])
+    if card.where=='paper': needed(card, 'equation', [o.equation for o in parts])
     differ = list({o.replace('`', ''):f'- {o}' for s in parts for o in s.readings}.values()) or ['The two readings agree here.']
     return '\n\n'.join([f'# {card.title}', index_entries(search_words(card)), what_it_is(parts),
-        f'{where} of the paper. Explained and checked in {links}.',
+        f'{where}. Explained and checked in {links}.',
         '## Set it with', md_table(setting_rows(card)), ways.command(), ways.python(),
         'On any fastai learner, here with `dls`, `model` and a number of epochs of your own:', f'```python\n{alone(card)}\n```',
-        '## The readings differ in', '\n'.join(differ), '## What the paper reports', md_table(list(paper_rows(card))),
-        '## What it gained here', Gain(root, card).text(), '## What it costs here', cost(root, card),
+        '## The readings differ in', '\n'.join(differ), f'## What {whose} reports', md_table(list(paper_rows(card))),
+        '## What it gained here', gained(root, card), '## What it costs here', cost(root, card),
         f"All of it: [measured figures]({get_config().doc_url}figures.html).",
         '## Composes with', ' '.join(needed(card, '"Composes with"', [o.composes for o in parts])),
         '## Papers', '\n'.join(f'- {o}' for o in needed(card, 'citation', [p for o in parts for p in o.papers]))])
 
 def made(root):
     "Pages by name; a row of the ladder without a card is an error"
-    rows = [k for o in cards for k in o.rows]
-    if sorted(rows)!=sorted(ladder): raise Missing(f'docs/cards.py: a card for each row of the ladder, once; now they hold {rows}')
+    rows,needs = [k for o in cards for k in o.rows],dict.fromkeys(k for o in ('paper','torchvision') for k in ladders[o])
+    if sorted(rows)!=sorted(needs): raise Missing(f'docs/cards.py: a card for each row of the ladders, once; now they hold {rows}')
     return {o.page: card_page(root, o) for o in cards}

@@ -119,11 +119,20 @@ def measured(path):
         parts += [f'### {k[0].upper()}{k[1:]}', said.get(k, ''), ', '.join(f'{a} **{b}**' for a,b in alike.items() if b), md_table(part)]
     return '\n\n'.join(o for o in parts if o)
 
+def compared(data, rows):
+    "One table of `bot-ablate`: the command, and the rows as people read them"
+    first = next(iter(rows.values()))
+    alike = {k:first[k] for k in ('seeds','epochs','size','widen') if first.get(k) and len({o.get(k) for o in rows.values()})==1}
+    command = ' '.join(['bot-ablate', data if data=='digits' else f'path/to/{data}', '--rungs', ','.join(rows), *(f'--{k} {v}' for k,v in alike.items())])
+    url = f'{get_config().git_url}/blob/{get_config().branch}/bench/results/ablation-{data}.csv'
+    return '\n\n'.join([f'## Which tricks help: {data}', f'```sh\n{command}\n```', f'[All of its columns]({url}).', md_table([cards.found_row(o) for o in rows.values()])])
+
 def figures(root):
     "Every measured figure there is, from the files that the benches wrote"
     intro = ('{.lead}\nWhat was measured, on which device, by which command. The tables are the files under `bench/results/`, '
         'as the commands wrote them; none is typed by hand.')
-    found = [measured(o) for o in sorted((root/'bench/results').glob('*.csv'))]
+    found = [measured(o) for o in sorted((root/'bench/results').glob('*.csv')) if not o.stem.startswith('ablation-')]
+    found += [compared(*o) for o in cards.ablations(root).items()]
     return '\n\n'.join(['# Measured figures', index_entries(found_by['figures'].split(', ')), intro, *found])
 
 def beside(root, name):

@@ -1,5 +1,5 @@
 "An ablation: what its statistics promise, a plan that holds, cells that are trained once, whoever is killed"
-import csv, multiprocessing, os, random, signal, sys, time
+import csv, multiprocessing, os, random, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pytest, yaml
 from bot.chance import decided, looks_for
@@ -227,3 +227,29 @@ def test_four_workers_ten_kills_and_one_that_sleeps(photos, tmp_path):
     assert [p.exitcode for p in ps]==[0]*4
     check_cells(path, logs, 1, 11)
     assert table(path)==table(quiet)
+
+# ---- workers as jobs of a queue
+
+def array(n, *argv, **env):
+    "The example's jobs"
+    pytest.importorskip('submitit', reason='the extra [slurm]')
+    words = [str(o) for o in (sys.executable, root/'examples/launch/ablate_array.py', n, *argv)]
+    return subprocess.run(words, capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=str(root)) | env, timeout=300)
+
+def test_workers_as_jobs(photos, tmp_path):
+    "Two jobs of this machine do what one command does"
+    p = array(2, '--cluster', 'local', '--out', tmp_path/'a', photos, '--rungs', 'baseline,smooth', '--seeds', 1, '--epochs', 1, *words)
+    assert p.returncode==0 and '2 workers are queued' in p.stdout, p.stdout+p.stderr
+    plan = read_plan(tmp_path/'a')
+    assert all(is_done(tmp_path/'a', *o) for o in grid_order(plan)) and len(list(csv.DictReader((tmp_path/'a/ablation.csv').open())))==2
+
+def test_an_array_for_slurm(tmp_path):
+    "What `sbatch` is given, where a stand-in takes it"
+    (tmp_path/'bin').mkdir()
+    for k,does in dict(sbatch=f'cat "$1" > {tmp_path}/script; echo "Submitted batch job 7"', srun='').items():
+        (tmp_path/'bin'/k).write_text(f'#!/bin/bash\n{does}\n')
+        (tmp_path/'bin'/k).chmod(0o755)
+    p = array(4, '--hours', 2, '--gpus', 1, '--partition', 'short', '--out', tmp_path/'a', 'photos', '--rungs', 'baseline,smooth', PATH=f"{tmp_path}/bin:{os.environ['PATH']}")
+    assert p.returncode==0 and '4 workers are queued: 7_0' in p.stdout, p.stdout+p.stderr
+    script = (tmp_path/'script').read_text()
+    assert all(f'#SBATCH --{o}' in script for o in ('array=0-3','time=120','gpus-per-node=1','partition=short')), script

@@ -83,7 +83,9 @@ def check_python(words):
     if not words: return
     path = root/words[0]
     assert path.exists(), f'no file {words[0]}'
-    check_options(words[1:], lambda o: o in options_of(path), words[0])
+    known = options_of(path)
+    passed = run_help('bot-ablate', []) if path.name=='ablate_array.py' else ''   # which hands on what it does not know
+    check_options(words[1:], lambda o: o in known or f' {o} ' in passed, words[0])
 
 def check_pip(words):
     for o in words:
@@ -147,7 +149,7 @@ def test_commands_are_found():
     assert {'bot-train', 'pytest', 'bot-train path/to/images', 'python docs/build.py', 'bot-train --rung linear'} <= {o for w,o in printed if w=='README.md'}
 
 @pytest.mark.parametrize('line', ['bot-trian', 'bot-train --epoch 3', 'bot-train --rung mixpu', 'bot-train --bs many', 'python docs/none.py', 'python docs/build.py --fast',
-    'python -m bot.none', 'pip install -e ".[nope]"', 'pytest tests/none.py', 'pytest -m quick', 'nbdev-tset', 'python bench/tricks.py FOLDER --seed 3'])
+    'python -m bot.none', 'pip install -e ".[nope]"', 'pytest tests/none.py', 'pytest -m quick', 'nbdev-tset', 'python bench/step.py FOLDER --seed 3', 'python examples/launch/ablate_array.py 2 photos --rungz a'])
 def test_a_command_that_does_not_exist_is_seen(line):
     with pytest.raises(Exception): check_command(line)
 
@@ -222,11 +224,12 @@ def test_signatures_become_tables(module):
 # Cards: each trick's page, from notebooks, ladder and results
 def test_each_trick_has_a_card(cards):
     pages = cards.made(root)
-    assert [k for o in cards.cards for k in o.rows]==list(cards.ladder)
+    assert [k for o in cards.cards for k in o.rows if o.where=='paper']==list(cards.ladders['paper'])
+    assert {k for o in cards.cards for k in o.rows if o.where=='torchvision'}==set(cards.ladders['torchvision'])-set(cards.ladders['paper'])
     for o in cards.cards:
         text = pages[o.page]
-        for head in 'Set it with', 'The readings differ in', 'What the paper reports', 'What it gained here', 'What it costs here', 'Composes with', 'Papers': assert f'## {head}\n' in text
-        for k in o.rows: assert cards.ladder[k].title.lower() in o.title.lower() and str(cards.ladder[k].top1) in text and f"{cards.ladder[k].page.replace('#', '.html#')})" in text
+        for head in 'Set it with', 'The readings differ in', f"What {'the paper' if o.where=='paper' else o.where} reports", 'What it gained here', 'What it costs here', 'Composes with', 'Papers': assert f'## {head}\n' in text
+        for k in o.rows: assert o.ladder[k].title.lower() in o.title.lower() and str(o.ladder[k].top1) in text and f"{o.ladder[k].page.replace('#', '.html#')})" in text
 
 def test_cards_print_what_works(cards):
     for text in cards.made(root).values():
@@ -247,19 +250,42 @@ def test_cards_on_any_learner_run(cards):
         exec(cards.alone(o).replace('xresnet50d(', 'xresnet18d(widen=.25, '), ns)
         with ns['learn'].no_bar(), ns['learn'].no_logging(): ns['learn'].fit(1, 1e-3)
 
-def test_a_card_shows_what_was_measured(cards, tmp_path):
-    for o in 'nbs', 'bench': shutil.copytree(root/o, tmp_path/o, ignore=shutil.ignore_patterns('tutorials', '*.png'))
-    smooth = next(o for o in cards.cards if o.rows==['smooth'])
-    path = tmp_path/'bench/results/tricks.csv'
-    path.write_text(re.sub(r'^smooth,[\d.]+', 'smooth,0.1234', path.read_text(), flags=re.M))
-    assert '| 12.3 ±' in cards.card_page(tmp_path, smooth) and '| 12.3 ±' not in cards.card_page(root, smooth)
+def ablation_file(folder, data, *rows):
+    "A table of `bot-ablate`, with the columns that it writes, of rows that say what matters"
+    from bot.core import csv_text
+    from bot.verdict import Ablation, csv_rows
+    from bot.chance import Estimate
+    est = lambda o: o and Estimate(*o, .01)
+    rest = dict(says='', by_class='', first=None, first_new=None, published=None, step=None)
+    full = [rest | dict(row=k, run=k, seeds=n, acc=est(acc), vs=vs, these=est(these), new=est(these), verdict=verdict) for k,n,acc,vs,these,verdict in rows]
+    cells = {o['run']:dict(settings=dict(arch='xresnet18d', widen=.25, size=32, bs=64, epochs=16)) for o in full}
+    path = folder/f'bench/results/ablation-{data}.csv'
+    path.write_text(csv_text(csv_rows(Ablation(path, dict(seeds=8, cells=cells), full))))
 
-def test_what_the_bench_did_not_try_is_not_claimed(cards):
-    "The runs were on a CPU, of one network, in batches of 64"
-    row = cards.results(root, 'tricks')[0]
-    assert cards.in_effect('mixup', 'distill', row)==['baseline', 'warmup', 'zero_gamma', 'no_decay', 'cosine', 'smooth', 'mixup']
-    for o in cards.cards:
-        if o.rows[0] in ('fp16', 'resnet_b', 'distill'): assert cards.Gain(root, o).text().startswith('Not measured here yet')
+@pytest.fixture
+def measured(tmp_path):
+    "The pages and what was measured, without the tables of an ablation"
+    for o in 'nbs', 'bench': shutil.copytree(root/o, tmp_path/o, ignore=shutil.ignore_patterns('tutorials', '*.png', 'ablation-*'))
+    return tmp_path
+
+def test_a_card_shows_what_was_measured(cards, measured):
+    smooth = next(o for o in cards.cards if o.rows==['smooth'])
+    assert 'Not measured here yet' in cards.gained(measured, smooth)
+    ablation_file(measured, 'leaves', ('cosine', 8, (.9,.85,.95), None, None, ''), ('smooth', 8, (.1234,.1,.15), 'cosine', (-.02,-.03,-.01), 'worse'))
+    ablation_file(measured, 'stones', ('smooth', 3, (.5,.4,.6), 'cosine', (.02,-.01,.05), 'cannot tell yet'))
+    text = cards.gained(measured, smooth)
+    assert '| leaves | `smooth` | xresnet18d, widen=0.25, 32 px, batch 64, 16 epochs | 8 | 12.3 (10.0 to 15.0) | `cosine` | -2.0 (-3.0 to -1.0) | -2.0 (-3.0 to -1.0) | worse |' in text
+    assert '| stones |' in text and '3 of 8, provisional' in text and 'cannot tell yet' in text and text in cards.card_page(measured, smooth)
+
+def test_what_no_ablation_tried_is_not_claimed(cards, measured):
+    ablation_file(measured, 'leaves', ('baseline', 8, (.9,.85,.95), None, None, ''), ('linear', 8, (.9,.85,.95), 'baseline', None, "same run here as 'baseline': no test"))
+    linear,fp16 = (next(o for o in cards.cards if k in o.rows) for k in ('linear','fp16'))
+    assert "same run here as 'baseline': no test" in cards.gained(measured, linear) and cards.gained(measured, fp16).startswith('Not measured here yet')
+
+def test_figures_have_each_ablation(module, cards, measured):
+    ablation_file(measured, 'leaves', ('baseline', 8, (.9,.85,.95), None, None, ''), ('cosine', 8, (.9,.85,.95), 'baseline', (.02,-.01,.05), 'cannot tell'))
+    text = module('pages').figures(measured)
+    assert '## Which tricks help: leaves' in text and 'bot-ablate path/to/leaves --rungs baseline,cosine --seeds 8 --epochs 16 --size 32 --widen 0.25' in text and '| cannot tell |' in text
 
 @pytest.mark.parametrize('old, new, what', [('## Label smoothing', '## Softer labels', 'no heading'), ('Composes with', 'Goes with', '"Composes with"'),
     ('arxiv.org', 'example.org', 'no citation'), ('$$', '', 'no equation')])

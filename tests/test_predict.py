@@ -230,6 +230,29 @@ def test_flip_is_the_mean_of_both(run, images):
     got = logits(model, Views(f, model.data_cfg, tta='flip')[0][0][None], model.data_cfg).exp()
     assert torch.allclose(both, got, atol=1e-6)
 
+def test_flip_of_averaged_weights(images, tmp_path):
+    "What is judged is the mean that the run kept, not the weights that it goes on with, and the report says so"
+    from bot.block import bag_dls
+    from bot.learner import bag_learner
+    from bot.predict import logits
+    from bot.resume import recorded
+    learn = bag_learner(bag_dls(images, size=32, bs=8, num_workers=0, device='cpu'), 'baseline', arch='xresnet18d', widen=1/16, epochs=2, ema=3)
+    with learn.no_bar(), learn.no_logging(), recorded(learn, tmp_path/'a'): learn.fit_rung()
+    for which in 'best','last':
+        o = evaluate(tmp_path/'a', which=which, tta='flip', device='cpu')
+        assert f'weights: {which} of the averaged model' in str(o) and 'views flip' in str(o) and o.metrics['averaged']
+    cfg,every = open_model(tmp_path/'a', device='cpu')[1].data_cfg,image_files(images/'test')
+    files = [next(f for f in every if str(f).endswith(k)) for k in o.predictions.paths]
+    def both(model):
+        xs = [Views([f], cfg)[0][0][None] for f in files]
+        return torch.cat([torch.stack([logits(model.eval(), v, cfg).softmax(1) for v in (x, x.flip(-1))]).mean(0) for x in xs]).max(1).values
+    with torch.no_grad(), learn.bag_ema.averaged(): mean = both(learn.model)
+    with torch.no_grad(): raw = both(learn.model)
+    p = torch.as_tensor(o.predictions.p[:,0], dtype=mean.dtype)   # of the class it is surest of
+    assert torch.allclose(mean, p, atol=1e-4) and not torch.allclose(raw, p, atol=1e-3), (mean, raw, p)
+
+def test_a_plain_run_has_no_mean(run): assert 'averaged model' not in str(evaluate(run, tta='flip', device='cpu'))
+
 def test_another_size(run, images):
     assert evaluate(run, size=48, device='cpu').metrics['size']==48
     with pytest.raises(UsageError, match='size=8'): evaluate(run, size=8, device='cpu')
