@@ -9,15 +9,15 @@ Docs: https://OWNER.github.io/bot/predict.html.md"""
 
 # %% auto #0
 __all__ = ['open_model', 'answer_device', 'Views', 'check_tta', 'logits', 'answers', 'image_files', 'predict', 'counted',
-           'plain_cell', 'write_rows', 'predict_to']
+           'write_rows', 'predict_to']
 
 # %% ../nbs/26_predict.ipynb #5224fb9d
-import csv, io, json, os, random, re, sys, time
+import csv, io, json, os, random, sys, time
 from pathlib import Path
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from .core import check_place, close, DataError, HungUp, shown, UsageError, write_atomic, WriteError
+from .core import check_place, close, DataError, HungUp, plain_cell, shown, UsageError, write_atomic, WriteError
 from .ranges import Num
 from .ladder import setting
 from .shards import is_shards, shard_parts
@@ -210,13 +210,6 @@ def counted(
         print(f'\r{done:,} of {n:,} images, {done/(now-begin):,.0f}/s\033[K', end='\n' if done>=n else '', file=sys.stderr, flush=True)
 
 # %% ../nbs/26_predict.ipynb #9f97dcf6
-def plain_cell(
-    v # A value
-): # The same, or text that no spreadsheet runs
-    "`v` as a cell of a table for people"
-    if not isinstance(v, str) or v[:1] not in tuple('=+-@\t\r\n') or re.fullmatch(r'[-+]?\d+(\.\d+)?([eE][-+]?\d+)?', v): return v
-    return "'"+v
-
 def write_rows(
     rows, # Of `predict`
     f, # An open text file

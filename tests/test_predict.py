@@ -10,7 +10,7 @@ from bot.core import csv_text, DataError, UsageError
 from bot.evaluate import evaluate, labelled_images, metric_lines
 from bot.files import run_file
 from bot.images import Encoded
-from bot.judge import wilson
+from bot.judge import read_predictions, wilson
 from bot.models import xresnet18d
 from bot.predict import image_files, open_model, predict, predict_to, Views
 from bot.weights import timm_cfg
@@ -337,3 +337,18 @@ def test_a_signal_to_the_whole_group_ends_quietly(sig, rc, run, images, tmp_path
         _,err = p.communicate(timeout=60)
     finally: p.kill()
     assert (p.returncode, err)==(rc, '')
+
+def test_names_that_are_formulas_stay_text_in_every_table(images, tmp_path):
+    "The predictions of a run and of an evaluation, which are read again too"
+    odd = tmp_path/'odd'
+    for o in image_files([images]):
+        to = odd/os.path.relpath(o, images)
+        to = odd/Path(*[f'={p}()' if p in os.listdir(Path(images)/'train') else p for p in to.relative_to(odd).parts])
+        to.parent.mkdir(parents=True, exist_ok=True), shutil.copy(o, to)
+    made_run = trained(odd, tmp_path/'run')
+    res = evaluate(made_run, str(odd), out=tmp_path/'judged', device='cpu')
+    for file in tmp_path/'judged/predictions.csv', made_run/'predictions.csv':
+        with open(file, newline='') as f: cells = [o for row in csv.reader(f) for o in row]
+        assert not [o for o in cells if o[:1] in tuple('=+@')] and [o for o in cells if o.startswith("'=")]
+        again = read_predictions(file, res.predictions.classes)
+        assert again.classes[again.y[0]].startswith('=') and (odd/again.paths[0]).is_file()
