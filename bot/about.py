@@ -42,13 +42,14 @@ def next_words(
     run, # Run folder
     image # One of its images
 )->list: # Lines
-    "What to do with a run"
-    q = shlex.quote(str(run))
-    lines = dict(predict=(f'{q} IMAGE...', 'what is on an image, or on each of a folder'), eval=(f'{q} FOLDER', 'how good it is on other labelled images'),
-        report=(q, f"{run}/report.html: its curves and its mistakes"), export=(f'{q} --onnx', 'hand the model on'))
+    "What to do with a run; each command works as it stands"
+    name = f'./{run}' if str(run).startswith('-') else str(run)   # else an option
+    q,im = shlex.quote(name),shlex.quote(str(image))
+    lines = dict(predict=(f'{q} {im}', 'what is on an image, or on each of a folder'), eval=(q, f'each class, with intervals; bot-eval {q} FOLDER: on other labelled images'),
+        report=(q, f"{name}/report.html: its curves and its mistakes"), export=(f'{q} --onnx', 'hand the model on'))
     said = [(f'  bot-{k} {words}', about) for k,(words,about) in lines.items()]
-    wide = max(len(o) for o,_ in said)
-    return [f'the run is in {run}:', *(f'{o:{wide}}   {about}' for o,about in said), 'or in Python:', '', 'from bot.all import *',
+    wide = max(len(o) for o,_ in said[1:])   # a path may be long
+    return [f'the run is in {run}:', *(f'{o:{wide}}   # {about}' for o,about in said), 'or in Python:', '', 'from bot.all import *',
         f'learn = load_run({str(run)!r})   # a fastai learner', f'print(*predict({str(run)!r}, {str(image)!r}))']
 
 # %% ../nbs/30_about.ipynb #653c4dab

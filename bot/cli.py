@@ -18,12 +18,12 @@ from functools import partial, wraps
 from importlib import import_module
 from pathlib import Path
 from fastcore.meta import delegates
-from .core import nearest, shown, UsageError
+from .core import exit_code, nearest, shown, UsageError
 from .ranges import Switch
 from .ladder import options, recipe, settings, split_options, usual_reading
 from .tuned import usual_rung
 from .about import epoch_line, plan, result
-from .call import as_process, as_trainer, lasting_streams, opts_of, Parser, parser_of, read_words, say, words_for
+from .call import as_process, as_trainer, lasting_streams, opts_of, Parser, parser_of, read_words, say, switched, words_for
 
 # %% ../nbs/30_cli.ipynb #ab716c1a
 @delegates(settings)
@@ -184,7 +184,7 @@ def parse(
     argv:list # Words of the command line
 )->dict: # Arguments for `train`, and `debug`
     "The call that `argv` asks for; `UsageError` where it asks for something that is not there"
-    words = spelled_out(argv)
+    words = spelled_out(switched(argv, opts_of(train)))
     alone = weights_alone(words)
     p = parser(rung_values(alone))
     try: return read_words(p, alone, opts_of(train))
@@ -243,7 +243,9 @@ def verb(
     argv:list=None # Words of the command line; unset, the process's own
 )->int: # Exit code
     "A function of a module as a command"
-    return as_process(argv, told(getattr(import_module(f'bot.{module}'), name)), prog)
+    try: f = told(getattr(import_module(f'bot.{module}'), name))
+    except KeyboardInterrupt as e: return exit_code(e)   # the import takes seconds
+    return as_process(argv, f, prog)
 
 # %% ../nbs/30_cli.ipynb #e326838b
 def report_runs(

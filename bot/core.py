@@ -11,10 +11,10 @@ Docs: https://OWNER.github.io/bot/core.html.md"""
 __all__ = ['stop_signals', 'BotError', 'UsageError', 'DataError', 'WriteError', 'Terminated', 'HungUp', 'SavedOnRequest',
            'end_state', 'exit_code', 'handled', 'is_launched', 'close', 'nearest', 'shown', 'write_device', 'in_parts',
            'write_atomic', 'check_place', 'write_once', 'within', 'check_member', 'state_sign', 'html_table',
-           'in_words', 'csv_text', 'help_text', 'add_help']
+           'in_words', 'csv_text', 'plain_cell', 'cell_value', 'help_text', 'add_help']
 
 # %% ../nbs/00_core.ipynb #928f9c56
-import csv, io, os, shutil, signal, sys, tempfile, threading, zlib
+import csv, io, os, re, shutil, signal, sys, tempfile, threading, zlib
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from functools import partial
@@ -266,8 +266,21 @@ def csv_text(
     "`rows` as CSV"
     f = io.StringIO()
     w = csv.DictWriter(f, heads or list(rows[0]), lineterminator='\n')
-    w.writeheader(), w.writerows(rows)
+    w.writeheader(), w.writerows({k:plain_cell(v) for k,v in o.items()} for o in rows)
     return f.getvalue()
+
+def plain_cell(
+    v # A value
+): # The same, or text that no spreadsheet runs
+    "`v` as a cell of a table"
+    if not isinstance(v, str) or not re.match(r"'*[=+\-@\t\r\n]", v) or re.fullmatch(r'[-+]?\d+(\.\d+)?([eE][-+]?\d+)?', v): return v
+    return "'"+v
+
+def cell_value(
+    v:str # A cell
+)->str: # What it was made of
+    "`plain_cell` undone"
+    return v[1:] if re.match(r"'+[=+\-@\t\r\n]", v) else v
 
 # %% ../nbs/00_core.ipynb #cc2fc16b
 def help_text(

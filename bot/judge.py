@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
 import numpy as np
-from .core import DataError, shown
+from .core import cell_value, DataError, shown
 
 # %% ../nbs/26_judge.ipynb #ae63198d
 @dataclass
@@ -52,7 +52,8 @@ def read_predictions(
             heads = rows.fieldnames or []
             k = 1 + sum(o.startswith('class_') for o in heads)
             cs,ps = (['predicted', *(f'class_{j+2}' for j in range(k-1))], ['probability', *(f'probability_{j+2}' for j in range(k-1))])
-            rows = [(o['path'], number[o['label']] if o['label'] else -1, [number[o[c]] for c in cs], [float(o[c]) for c in ps], float(o['loss'] or 'nan')) for o in rows]
+            def name(o, k): return cell_value(o[k])
+            rows = [(name(o, 'path'), number[name(o, 'label')] if o['label'] else -1, [number[name(o, c)] for c in cs], [float(o[c]) for c in ps], float(o['loss'] or 'nan')) for o in rows]
     except KeyError as e: raise DataError(f"'{shown(path)}' has {_missing(e.args[0], heads)}: it is not of this model") from e
     except (ValueError,TypeError,OSError,csv.Error) as e: raise DataError(f"'{shown(path)}' cannot be read as predictions: {shown(e)}") from e
     if not rows: raise DataError(f"'{shown(path)}' has no predictions")

@@ -9,21 +9,21 @@ Docs: https://OWNER.github.io/bot/predict.html.md"""
 
 # %% auto #0
 __all__ = ['open_model', 'answer_device', 'Views', 'check_tta', 'logits', 'answers', 'image_files', 'predict', 'counted',
-           'plain_cell', 'write_rows', 'predict_to']
+           'write_rows', 'predict_to']
 
 # %% ../nbs/26_predict.ipynb #5224fb9d
-import csv, io, json, os, random, re, signal, sys, time
+import csv, io, json, os, random, sys, time
 from pathlib import Path
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from .core import close, DataError, HungUp, shown, UsageError, write_atomic, WriteError
+from .core import check_place, close, DataError, HungUp, plain_cell, shown, UsageError, write_atomic, WriteError
 from .ranges import Num
 from .ladder import setting
 from .shards import is_shards, shard_parts
 from .images import Encoded, ImageError
 from .folders import files_words, Folder
-from .workers import died
+from .workers import batches_of, leave_signals_to_main
 from .keys import key, keyed
 from .augment import batch_input, view
 from .resnet import check_size
@@ -119,11 +119,9 @@ def answers(
     "What models make of images, a batch at a time, in order"
     workers,i = _workers(workers, len(views), models),0
     dl = DataLoader(views, batch_size=bs, num_workers=workers, collate_fn=_gather, worker_init_fn=_leave_signals)
-    try:
-        for x,why in dl:
-            yield i,[None if x is None else logits(m, x, m.data_cfg) for m in models],why
-            i += len(why)
-    except RuntimeError as e: raise died(e)
+    for x,why in batches_of(dl):
+        yield i,[None if x is None else logits(m, x, m.data_cfg) for m in models],why
+        i += len(why)
 
 # %% ../nbs/26_predict.ipynb #afad1ff3
 def _workers(n, files, models):
@@ -135,10 +133,7 @@ def _gather(items):
     xs = [x for x,_ in items if x is not None]
     return torch.stack(xs) if xs else None,[why for _,why in items]
 
-def _leave_signals(i):
-    "In a worker: the main process answers signals"
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _leave_signals(i): leave_signals_to_main()
 
 # %% ../nbs/26_predict.ipynb #cb9c2c45
 def image_files(
@@ -215,13 +210,6 @@ def counted(
         print(f'\r{done:,} of {n:,} images, {done/(now-begin):,.0f}/s\033[K', end='\n' if done>=n else '', file=sys.stderr, flush=True)
 
 # %% ../nbs/26_predict.ipynb #9f97dcf6
-def plain_cell(
-    v # A value
-): # The same, or text that no spreadsheet runs
-    "`v` as a cell of a table for people"
-    if not isinstance(v, str) or v[:1] not in tuple('=+-@\t\r\n') or re.fullmatch(r'[-+]?\d+(\.\d+)?([eE][-+]?\d+)?', v): return v
-    return "'"+v
-
 def write_rows(
     rows, # Of `predict`
     f, # An open text file
@@ -252,6 +240,7 @@ def predict_to(
     device:str=None # 'cuda', 'cpu', ...; unset, the best there is
 )->int: # Exit code: 0 if any image could be read, else 3
     "Ask the model of a run about images, and write a row for each"
+    if out: out = _free_file(out)
     files,(model,top,size) = image_files(paths),_asked(run, top, size, which, device, workers)
     rows,f = _rows(model, files, top, size, workers),io.StringIO() if out else sys.stdout
     try: n,good,first = write_rows(counted(rows, len(files)), f, top, jsonl)
@@ -261,3 +250,11 @@ def predict_to(
     if out: write_atomic(out, f.getvalue())
     if good<n: print(f'{n-good:,} of {n:,} images could not be read; the first: {first}', file=sys.stderr)
     return 0 if good else DataError.code
+
+def _free_file(out):
+    "The file, if it can be written once the rows are there; its folder is made"
+    path = Path(os.path.expanduser(out))
+    if path.is_dir(): raise UsageError(f"'{shown(out)}' is a folder: name a file with --out")
+    if path.is_file() or not path.exists(): check_place(path.resolve().parent)   # a pipe or a device is written to as it is
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

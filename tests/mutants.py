@@ -78,7 +78,7 @@ table = [   # name, module, old, new, file of tests and which of it (pytest's -k
     ('workers heed the interrupt', 'workers', "signal.signal(s, signal.SIG_IGN)", "pass", 'compose leave_signals'),
     ('fingerprint without sizes', 'links', ' {size_of(path)} ', ' ', 'resume same_command'),
     ('an answer beside its image', 'predict', "({} if reason else _classes(*next(best), model.classes))", "_classes(*next(best, ([], [])), model.classes)", 'predict order'),
-    ('formulas in a table', 'predict', """return "'"+v""", 'return v', 'predict spreadsheet'),
+    ('formulas in a table', 'core', """return "'"+v""", 'return v', 'predict spreadsheet'),
     ('the record without its middle', 'augment', "cfg['interpolation']), size, cfg['crop'])", "cfg['interpolation']), size)", 'paper'),
     ('old gluoncv runs as the paper', 'models', "reading_cfg(args['data'].get('reading', args['reading']))", 'reading_cfg()', 'predict before_the_record'),
     ('links are other images', 'evaluate', 'for f,_ in followed(items)}', 'for f,_ in items}', 'predict elsewhere'),

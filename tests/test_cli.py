@@ -189,3 +189,25 @@ def test_help_is_quick_and_light(tmp_path):
     assert p.returncode==0 and '--mixup-off' in p.stdout
     p = subprocess.run([sys.executable, '-X', 'importtime', '-c', code, '--help'], capture_output=True, text=True)
     assert not re.search(r'\b(torch|fastai|numpy|matplotlib|pandas)\b', p.stderr)
+
+def test_an_interrupt_while_a_command_is_imported(monkeypatch, capsys):
+    "Importing takes seconds, and Ctrl-C is as likely there as anywhere"
+    from bot import cli
+    def interrupted(*args): raise KeyboardInterrupt
+    monkeypatch.setattr(cli, 'import_module', interrupted)
+    for o in cli.eval_main, cli.predict_main, cli.export_main, cli.report_main: assert o([])==130
+    monkeypatch.setattr(cli, 'parse', interrupted)
+    assert main([])==130
+    assert capsys.readouterr().err==''
+
+def test_every_plain_switch_takes_true_and_false():
+    from bot.call import opts_of, words_for
+    from bot.export import export
+    from bot.predict import predict_to
+    for f,must in (export, ['runs/a']), (predict_to, ['runs/a', 'b.jpg']):
+        switches = [k for k,o in opts_of(f).items() if o.anno is bool]
+        assert switches
+        for k in switches:
+            o = f"--{k.replace('_', '-')}"
+            assert words_for(f, 'x', [*must, o, 'true'])==words_for(f, 'x', [*must, o]) and words_for(f, 'x', [*must, o, 'true'])[k] is True
+            assert k not in words_for(f, 'x', [*must, o, 'false']) and k not in words_for(f, 'x', [*must, f'{o}=no'])

@@ -1,5 +1,6 @@
 "A run asked about images, from the outside: what is written, in which order, without fastai; a run judged, against fastai and timm; and what is said of input that cannot be used"
-import csv, io, json, os, shutil, subprocess, sys
+import csv, io, json, os, shutil, signal, subprocess, sys
+from functools import partial
 from pathlib import Path
 import numpy as np, pytest, torch, yaml
 from PIL import Image
@@ -9,7 +10,7 @@ from bot.core import csv_text, DataError, UsageError
 from bot.evaluate import evaluate, labelled_images, metric_lines
 from bot.files import run_file
 from bot.images import Encoded
-from bot.judge import wilson
+from bot.judge import read_predictions, wilson
 from bot.models import xresnet18d
 from bot.predict import image_files, open_model, predict, predict_to, Views
 from bot.weights import timm_cfg
@@ -334,3 +335,43 @@ def test_a_long_strip_is_a_row(run, tmp_path):
     Image.fromarray(np.zeros((1,60000,3), np.uint8)).save(tmp_path/'strip.png')
     row = next(predict(run, tmp_path/'strip.png', size=2048, device='cpu'))
     assert 'too long' in row['error']
+
+def test_an_output_file_is_asked_for_before_the_images_are(run, images, tmp_path, monkeypatch):
+    "An hour's rows are not lost for the want of a folder"
+    monkeypatch.setattr('bot.predict.image_files', lambda paths: pytest.fail('images are looked for first'))
+    (tmp_path/'file').write_text('')
+    for out in tmp_path, tmp_path/'file/a.csv':
+        with pytest.raises(UsageError, match='--out'): predict_to(run, [images], out=out, device='cpu')
+    monkeypatch.undo()
+    assert predict_to(run, [images], out=tmp_path/'new/folder/a.csv', device='cpu')==0
+    assert (tmp_path/'new/folder/a.csv').read_text().startswith('path,')
+
+@pytest.mark.parametrize('sig,rc', [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_the_whole_group_ends_quietly(sig, rc, run, images, tmp_path):
+    "As Ctrl-C and `timeout` send it, to workers too"
+    one = image_files([images])[0]
+    (tmp_path/'list').write_text(f'{one}\n'*20_000)
+    with open(tmp_path/'list') as said:
+        p = subprocess.Popen([sys.executable, '-m', 'bot', 'predict', str(run), '-', '--workers', '2'], stdin=said, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            cwd=Path(__file__).parents[1], start_new_session=True, preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL))
+    try:
+        for _ in range(40): p.stdout.readline()
+        os.killpg(p.pid, sig)
+        _,err = p.communicate(timeout=60)
+    finally: p.kill()
+    assert (p.returncode, err)==(rc, '')
+
+def test_names_that_are_formulas_stay_text_in_every_table(images, tmp_path):
+    "The predictions of a run and of an evaluation, which are read again too"
+    odd = tmp_path/'odd'
+    for o in image_files([images]):
+        to = odd/os.path.relpath(o, images)
+        to = odd/Path(*[f'={p}()' if p in os.listdir(Path(images)/'train') else p for p in to.relative_to(odd).parts])
+        to.parent.mkdir(parents=True, exist_ok=True), shutil.copy(o, to)
+    made_run = trained(odd, tmp_path/'run')
+    res = evaluate(made_run, str(odd), out=tmp_path/'judged', device='cpu')
+    for file in tmp_path/'judged/predictions.csv', made_run/'predictions.csv':
+        with open(file, newline='') as f: cells = [o for row in csv.reader(f) for o in row]
+        assert not [o for o in cells if o[:1] in tuple('=+@')] and [o for o in cells if o.startswith("'=")]
+        again = read_predictions(file, res.predictions.classes)
+        assert again.classes[again.y[0]].startswith('=') and (odd/again.paths[0]).is_file()
