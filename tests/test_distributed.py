@@ -1,7 +1,7 @@
 "Several processes train as one does: the same order, draws and weights, exact validation, one run folder, and words when something goes wrong."
 import csv, multiprocessing, os, signal, socket, subprocess, sys, time
 from pathlib import Path
-import pytest, torch, torch.distributed
+import pytest, torch, torch.distributed, yaml
 from bot.files import read_status
 from pictures import lay_colors
 from ranks_job import command, command_each, disturb, disturbed, fit, recorded_fit, shares_by_hand, start
@@ -289,18 +289,23 @@ def dry(script, tmp, argv, **env):
     p = subprocess.run(['bash', str(script), *argv], env=os.environ | env | dict(PATH=f"{tmp}/bin:{os.environ['PATH']}"), capture_output=True, text=True, cwd=tmp)
     return p,(tmp/'said').read_text().splitlines()
 
+def check_words(words, out, nproc='8'):
+    "What torchrun makes of the words after it; the command takes those that are its own"
+    from torch.distributed.run import get_args_parser
+    from bot.cli import parse
+    o = get_args_parser().parse_args(words)
+    assert o.nproc_per_node==nproc and o.signals_to_handle=='SIGTERM,SIGINT,SIGHUP,SIGUSR1' and o.max_restarts==3 and o.module and o.training_script=='bot'
+    assert o.training_script_args[0]=='train' and parse(o.training_script_args[1:])==dict(src='photos', rung='mixup', but='distill', out=out)
+    return o
+
 @pytest.mark.parametrize('script', launch, ids=lambda o: o.stem)
 def test_launch_files(tmp_path, script):
     "torchrun and the command take the words, and the signals that save a run reach it"
-    from torch.distributed.run import get_args_parser
-    from bot.cli import parse
     args = ['photos', '--rung', 'mixup', '--but', 'distill']
     env = dict(HEAD='node1', RUN='runs/first', SLURM_NNODES='2', SLURM_JOB_NODELIST='node[1-2]', SLURM_JOB_ID='7', SLURM_GPUS_ON_NODE='8')
     p,said = dry(script, tmp_path, args if script.stem=='slurm' else ['8', *args, '--out', 'runs/first'], **env)
     assert p.returncode==0, p.stderr
-    o = get_args_parser().parse_args(next(l for l in said if l.startswith('torchrun')).split()[1:])
-    assert o.nproc_per_node=='8' and o.signals_to_handle=='SIGTERM,SIGINT,SIGHUP,SIGUSR1' and o.max_restarts==3 and o.module and o.training_script=='bot'
-    assert o.training_script_args[0]=='train' and parse(o.training_script_args[1:])==dict(src='photos', rung='mixup', but='distill', out='runs/first')
+    o = check_words(next(l for l in said if l.startswith('torchrun')).split()[1:], 'runs/first')
     assert script.stem=='one_machine' or (o.nnodes,o.rdzv_backend,o.rdzv_endpoint)==('2','c10d','node1:29500')
 
 @pytest.mark.parametrize('status, again', [(0, False), (75, True), (1, False)])
@@ -309,3 +314,26 @@ def test_the_queue_is_asked_again(tmp_path, status, again):
     env = dict(RUN='runs/first', SLURM_NNODES='2', SLURM_JOB_NODELIST='node[1-2]', SLURM_JOB_ID='7', SLURM_GPUS_ON_NODE='8', STATUS=str(status))
     p,said = dry(next(o for o in launch if o.stem=='slurm'), tmp_path, ['photos'], **env)
     assert p.returncode==status and ('scontrol requeue 7' in said)==again
+
+def read_yaml(name): return yaml.safe_load((launch[0].parent/name).read_text())
+
+def test_skypilot(tmp_path):
+    "The variables that SkyPilot sets reach torchrun, and its `run` is one command, so that its exit code is the job's"
+    task = read_yaml('skypilot.yaml')
+    assert set(task)=={'name','num_nodes','resources','volumes','envs','run'} and task['resources']['accelerators']=='H100:8'
+    (tmp_path/'run.sh').write_text(task['run'])
+    env = task['envs'] | dict(SRC='photos', RUN='/shared/runs/first', SKYPILOT_NUM_NODES='2', SKYPILOT_NUM_GPUS_PER_NODE='8', SKYPILOT_NODE_IPS='10.0.0.1\n10.0.0.2', SKYPILOT_TASK_ID='sky-7')
+    p,said = dry(tmp_path/'run.sh', tmp_path, [], **env)
+    assert p.returncode==0 and len(said)==1, p.stderr
+    o = check_words(said[0].split()[1:], '/shared/runs/first')
+    assert (o.nnodes,o.rdzv_backend,o.rdzv_endpoint,o.rdzv_id)==('2','c10d','10.0.0.1:29500','sky-7')
+
+def test_trainjob(monkeypatch):
+    "torchrun takes machines and processes from the variables that the trainer of Kubeflow sets"
+    job = read_yaml('trainjob.yaml')
+    spec = job['spec']['trainer']
+    assert (job['kind'],job['spec']['runtimeRef'])==('TrainJob',dict(name='torch-distributed')) and spec['numProcPerNode']==spec['resourcesPerNode']['limits']['nvidia.com/gpu']
+    assert spec['command'][0]=='torchrun' and all(type(o) is str for o in spec['command'])
+    for k,v in dict(NNODES=spec['numNodes'], NPROC_PER_NODE=spec['numProcPerNode'], NODE_RANK=1, MASTER_ADDR='node-0').items(): monkeypatch.setenv(f'PET_{k}', str(v))
+    o = check_words(spec['command'][1:], '/shared/runs/first')
+    assert (o.nnodes,o.node_rank,o.master_addr)==('2',1,'node-0')
