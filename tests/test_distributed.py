@@ -276,6 +276,18 @@ def test_signals(tmp_path, sig, to):
     assert status['state']=='saved' and (status['epochs'] or status['batch']), (tmp_path/'torchrun.txt').read_text()
     if to=='worker': assert p.returncode==0, (tmp_path/'torchrun.txt').read_text()
 
+# ---- two machines, as network namespaces
+
+@pytest.mark.slow
+@pytest.mark.parametrize('what', ['lose_guest','lose_holder'])
+def test_a_machine_is_lost(tmp_path, what):
+    "The job goes on without it, or ends in words and goes on with the same command"
+    import machines_job
+    try:
+        with machines_job.machines(): pass
+    except OSError as e: pytest.skip(f'takes root and network namespaces: {e}')
+    getattr(machines_job, what)(tmp_path)
+
 # ---- launch files
 
 launch = sorted((Path(__file__).parents[1]/'examples/launch').glob('*.sh'))
