@@ -222,8 +222,8 @@ def test_what_is_nobodys_by_name_differs(few, tmp_path):
     ([['digits','--seed','1'], ['digits','--seed','2']], 'Process 1 has other settings than process 0: seed 1 -> 2'),
     ([['digits','--bs','1','--epochs','1','--arch','xresnet18d','--widen','.0625','--size','32','--device','cpu']]*2, 'bs=1 is fewer images'),
     ([['digits','--epohcs','1']]*2, "did you mean '--epochs'")], ids=['others','small','slip'])
-def test_what_cannot_begin(tmp_path, argvs, words):
-    argvs = [o+['--out',str(tmp_path/'run')] for o in argvs]
+def test_what_cannot_begin(few, tmp_path, argvs, words):
+    argvs = [[few['src'], *o[1:], '--out', str(tmp_path/'run')] for o in argvs]
     assert finish(begin(2, command_each, tmp_path/'log', argvs), tmp_path/'log')==[2,2]
     assert said(tmp_path/'log').count(words)==1 and 'Traceback' not in said(tmp_path/'log')
     assert not (tmp_path/'run'/'args.yaml').exists()
