@@ -198,16 +198,16 @@ def exchange(
     step:Step, # Of this process
     rank:int, # Its number
     world:int, # How many there are
-    stop:bool=False # Was it asked to stop?
-)->tuple: # Places at hand on each process; was one asked to stop?
+    flags:tuple=() # What it has to say, each yes or no
+)->tuple: # Places at hand on each process; for each flag, did one say yes?
     "Which rows each process has"
     parts = [rank_rows(len(step.items), r, world) for r in range(world)]
     mine = set(step.rows)
-    x = torch.tensor([i in mine for i in parts[rank]] + [False]*(max(map(len, parts))-len(parts[rank])) + [stop], dtype=torch.uint8)
+    x = torch.tensor([i in mine for i in parts[rank]] + [False]*(max(map(len, parts))-len(parts[rank])) + list(flags), dtype=torch.uint8)
     every = [torch.empty_like(x) for _ in parts]
     dist.all_gather(every, x)
     every = [o.tolist() for o in every]
-    return [[i for i,o in zip(p, e) if o] for p,e in zip(parts, every)],any(e[-1] for e in every)
+    return [[i for i,o in zip(p, e) if o] for p,e in zip(parts, every)],[any(o) for o in zip(*(e[len(e)-len(flags):] for e in every))]
 
 def gather_rows(
     x:Tensor, # Rows of this process
@@ -245,11 +245,14 @@ def summed(
     return x
 
 def share_buffers(
-    model:torch.nn.Module # The network
+    model:torch.nn.Module, # The network
+    mean:bool=False # The mean, of what is no whole number?
 ):
-    "Give all processes the buffers of the first"
-    if ranks()[1]>1:
-        for o in model.buffers(): dist.broadcast(o.data, 0)
+    "Give all processes the buffers of the first, or their mean"
+    world = ranks()[1]
+    for o in model.buffers() if world>1 else ():
+        if mean and o.is_floating_point(): o.data.copy_(summed(o.data)/world)
+        else: dist.broadcast(o.data, 0)
 
 def checksum(
     model:torch.nn.Module # The network

@@ -167,6 +167,8 @@ def settings(
     repeats:Num('[1,inf)', int)=None, # Views of an image in an epoch, which then has so many times fewer images; unset, 1
     turns:Switch()=None, # Flip in every other epoch rather than by chance; unset, no
     sizes:str=None, # Sizes of training images over the run, '128:0,160:.5,192:.8'; unset, `size`
+    bn_stats:One('first', 'mean')=None, # Batch norm's running statistics, of several processes: those of the 'first', or their 'mean'; unset, 'first'
+    sync_bn:Switch()=None, # Batch norm over the images of all processes, which takes GPUs; unset, each process's own
 )->dict: # Those that were given
     "Settings by name; a name that is none of them is an error"
     return {k:v for k,v in locals().items() if v is not None}

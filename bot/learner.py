@@ -11,12 +11,12 @@ Docs: https://OWNER.github.io/bot/learner.html.md"""
 # %% auto #0
 __all__ = ['data_names', 'pick_device', 'check_recipe', 'native_size', 'fit_recipe', 'data_settings', 'dls_settings', 'as_dls',
            'channels_of', 'dls_recipe', 'has_weights', 'init_model', 'teacher_of', 'device_of', 'mixing', 'decay_of',
-           'add_tricks', 'BagLearner', 'bag_learner']
+           'add_tricks', 'alone_words', 'BagLearner', 'bag_learner']
 
 # %% ../nbs/20_learner.ipynb #33352dbb
 from functools import partial
 from pathlib import Path
-import torch
+import torch, torch.distributed as dist
 from fastai.vision.core import imagenet_stats
 from fastai.vision.learner import model_meta
 from . import models, precision
@@ -28,7 +28,7 @@ from fastai.callback.core import event
 from fastai.learner import Learner
 from fastai.metrics import accuracy
 from fastai.torch_core import default_device
-from .core import UsageError
+from .core import in_words, UsageError
 from .ladder import check_settings, recipe, Recipe, setting, settings, usual_reading
 from .settle import drop_epochs, fit_size, fit_to, unused, warmup_epochs
 from .tuned import fit_probe, fit_tuned, freeze_epochs, usual_rung
@@ -219,6 +219,14 @@ def add_tricks(
     if r.get('torchcompile'): precision.compile_model(learn.model, learn.dls.device)
     return learn
 
+# %% ../nbs/20_learner.ipynb #8af139dd
+def alone_words(
+    r:Recipe # Settings of a run
+)->list: # Lines
+    "Settings that do nothing here, because there is one process"
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size()>1: return []
+    return [f'{in_words({k:r[k]})}: without effect, there is one process' for k,v in dict(bn_stats='mean', sync_bn=True).items() if r.get(k)==v]
+
 # %% ../nbs/20_learner.ipynb #c44dc930
 class BagLearner(Learner):
     "A `Learner` with a recipe; it, the rate and the normalization go with its `dls`, which may be exchanged or changed"
@@ -265,7 +273,7 @@ def bag_learner(
     if getattr(dls, 'n_inp', 1)==1: check_size(model, min([r['size'], *(o for _,o in read_sizes(r['sizes']))] if r.get('sizes') else [r['size']]))
     r,given = init_model(model, r),r
     model.to(dls.device or default_device())   # fastai does that in a fit, so that what is asked before would be computed elsewhere
-    said = known_words(r, dls.vocab) + ([f'class_weights: {weights_words(weight, dls.vocab)}'] if weight is not None else [])
+    said = alone_words(r) + known_words(r, dls.vocab) + ([f'class_weights: {weights_words(weight, dls.vocab)}'] if weight is not None else [])
     r = r.note(*[o for o in said if o not in r.notes])
     if r['fp16'] and precision.fast_channels_last(device_of(dls)): r = r.note('images lie channels last: half precision is fastest so on this device')
     learn = BagLearner(dls_for(dls, model, r.reading), model, BagLoss(r['eps'], r.reading, weight), _optimizer(r),

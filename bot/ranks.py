@@ -9,14 +9,16 @@ Docs: https://OWNER.github.io/bot/ranks.html.md"""
 
 # %% auto #0
 __all__ = ['loss_share', 'mean_loss', 'SharedBatches', 'check_metric', 'sum_metrics', 'all_in_order', 'Ranks', 'learning',
-           'check_sharable', 'check_same_weights', 'put_together', 'merge_dropped', 'FollowedFolder',
-           'recorded_together', 'in_ranks', 'heeding']
+           'check_sharable', 'check_same_weights', 'sync_norms', 'check_norms', 'put_together', 'merge_dropped',
+           'FollowedFolder', 'recorded_together', 'in_ranks', 'heeding']
 
 # %% ../nbs/23_ranks.ipynb #d49e177e
 import time
 from contextlib import ExitStack, contextmanager
 import torch
+from fastcore.basics import patch
 from torch import nn, Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from fastai.callback.core import Callback, GatherPredsCallback
 from fastai.learner import AvgLoss, AvgMetric, Learner, ValueMetric
@@ -28,6 +30,8 @@ from .keys import Step
 from .loader import KeyedDL
 from .resnet import unwrapped
 from .guards import hook_order
+from .average import judged_model
+from .learner import BagLearner
 from .args import fingerprint, plain
 from .resume import recorded, RunFolder
 from .distributed import checksum, exchange, from_first, gather_rows, gathered, lend_row, lost, ranks, same_everywhere, share_buffers, summed
@@ -65,10 +69,10 @@ class SharedBatches:
         got = None
         for b in self.dl:
             s = Step.now
-            s.shares,stop = exchange(s, rank, world, self.hook.asked)
+            s.shares,flags = exchange(s, rank, world, self.hook.flags())
             s.gather,got = gather_rows,bool(got) or any(s.shares)
             if not any(s.shares): continue
-            self.hook.begin_step(s.shares, stop)
+            self.hook.begin_step(s.shares, *flags)
             yield b if all(s.shares) else lend_row(b, s, self.dl.device)
         if got is False: raise DataError('No training image could be read: replace them')
 
@@ -105,13 +109,11 @@ def all_in_order(
 # %% ../nbs/23_ranks.ipynb #2b0e20e5
 class Ranks(Callback):
     "Train and judge together with the other processes of the run"
-    order,asked,stop,ddp,sharded,learns = hook_order['Distillation']+1,False,False,None,False,None
+    order,asked,stop,ddp,sharded,learns,norms,keep = hook_order['Distillation']+1,False,False,None,False,None,(),None
     def ask(self, e): self.asked = True   # to be heeded on every process at once; what a launcher sends again changes nothing
-    def begin_step(self, shares, stop): self.stop,self.share = stop,loss_share(shares, ranks()[0])
-
     def heed(self):
         "Have the run folder save, and stop"
-        if hasattr(self.learn, 'run_folder'): self.run_folder.asked = SavedOnRequest()
+        if self.keep: self.keep.asked = SavedOnRequest()
 
     def wrap(self):
         "Put the network into a new wrapper, which sends the gradients of what learns now"
@@ -119,7 +121,12 @@ class Ranks(Callback):
         device,self.learns = next(net.parameters()).device,learning(net)
         self.learn.model = self.ddp = DistributedDataParallel(net, device_ids=[device] if device.type=='cuda' else None, broadcast_buffers=False)
 
-    def before_fit(self): check_sharable(self.learn), self.wrap()
+    def before_fit(self):
+        check_sharable(self.learn)
+        self.keep = getattr(self.learn, 'run_folder', None)
+        if _asked(self.learn, 'sync_bn'): self.norms = sync_norms(unwrapped(self.model))
+        self.wrap()
+
     def before_train(self):
         if self.learns!=learning(self.model): self.wrap()
         self.sharded,self.batches,self.places,self.learn.dl = True,[],[],SharedBatches(self.dl, self)
@@ -129,15 +136,19 @@ class Ranks(Callback):
 
     def before_backward(self): self.learn.loss_grad = self.loss_grad*self.share
     def after_backward(self): self.learn.loss = mean_loss(self.loss.detach(), Step.now.shares, ranks()[0])
-    def before_validate(self): self.sharded,self.batches,self.places = getattr(self.dl, 'world', 1)>1,[],[]
+    def before_validate(self):
+        self.sharded,self.batches,self.places = getattr(self.dl, 'world', 1)>1,[],[]
+        if self.keep: self.keep.due = None
+
     def after_batch(self):
         if self.sharded and Step.now: self.batches.append(Step.now.batch)
         if self.training: self.throughput.n += sum(map(len, Step.now.shares))-len(self.xb[0])
         elif self.sharded: self.places += [Step.now.batch*self.dl.bs+i for i in Step.now.rows]
+        if self.training and (self.stop or self.keep and self.keep.due): self.give()
         if self.training and self.stop: self.heed()
 
     def after_train(self):
-        share_buffers(unwrapped(self.model))
+        self.give()
         check_same_weights(self.learn)
         if self.recorder.train_metrics: sum_metrics(self.metrics, self.batches)
 
@@ -146,7 +157,24 @@ class Ranks(Callback):
         merge_dropped(self.dls)
         if any(gathered(self.asked)): self.heed()
 
-    def after_fit(self): self.learn.model = unwrapped(self.model)
+    def after_fit(self):
+        self.learn.model = unwrapped(self.model)
+        for place,k,m in self.norms: place.add_module(k, m.train(place.training))
+        self.norms = ()
+
+# %% ../nbs/23_ranks.ipynb #de93ac44
+@patch
+def flags(self:Ranks): return self.asked,bool(self.keep) and not ranks()[0] and self.keep.is_due()
+
+@patch
+def begin_step(self:Ranks, shares, stop, due):
+    self.stop,self.share = stop,loss_share(shares, ranks()[0])
+    if self.keep: self.keep.due = due
+
+@patch
+def give(self:Ranks):
+    "Let all processes have the same buffers"
+    for m in {unwrapped(self.model),unwrapped(judged_model(self.learn))}: share_buffers(m, _asked(self.learn, 'bn_stats')=='mean')
 
 # %% ../nbs/23_ranks.ipynb #0ef0ad30
 def learning(
@@ -163,6 +191,7 @@ def check_sharable(
     if not isinstance(dl, KeyedDL): raise UsageError(f'Several processes share the batches of a KeyedDL, and this is a {type(dl).__name__}: make the DataLoaders with bag_dls, or bag_block')
     if dl.bs<world: raise UsageError(f'bs={dl.bs} is fewer images than there are processes ({world}), and bs is that of all together: give a larger one, or start fewer')
     for m in learn.metrics: check_metric(m)
+    if _asked(learn, 'sync_bn'): check_norms(learn.model, learn.dls.device)
 
 def check_same_weights(
     learn:Learner # At the end of an epoch's training
@@ -171,6 +200,28 @@ def check_same_weights(
     sums = gathered(checksum(unwrapped(learn.model)))
     r = next((i for i,o in enumerate(sums) if o!=sums[0]), None)
     if r is not None: raise BotError(f'After epoch {learn.epoch} process {r} has other weights than process 0: a hook, or a part of the model, does not do the same on all\nThe run folder has the epoch before')
+
+# %% ../nbs/23_ranks.ipynb #2f06edbd
+def sync_norms(
+    net:nn.Module # Changed
+)->list: # What was there: module, name in it, layer
+    "Put PyTorch's `SyncBatchNorm` in the place of each batch norm"
+    res = [(o,k,m) for o in net.modules() for k,m in o.named_children() if isinstance(m, _BatchNorm)]
+    nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    return res
+
+def _asked(learn, name): return getattr(learn, 'recipe', {}).get(name)
+
+def check_norms(
+    net:nn.Module, # The network
+    device:torch.device # Where it computes
+):
+    "Refuse a batch norm that cannot be over all processes"
+    kind = torch.device(device or 'cpu').type
+    if kind!='cuda': raise UsageError(f"sync_bn takes GPUs: PyTorch's SyncBatchNorm does not compute on '{kind}'\nLeave it out; bn_stats='mean' (--bn-stats mean) works everywhere")
+    known = nn.BatchNorm1d,nn.BatchNorm2d,nn.BatchNorm3d,nn.SyncBatchNorm
+    odd = next((k for k,m in net.named_modules() if isinstance(m, _BatchNorm) and type(m) not in known), None)
+    if odd: raise UsageError(f"sync_bn: layer '{odd}' of the model is a {type(net.get_submodule(odd)).__name__}, which does more than batch norm and would lose the rest: leave sync_bn out")
 
 # %% ../nbs/23_ranks.ipynb #b7cf3f7c
 def put_together(
@@ -238,15 +289,24 @@ def in_ranks(
 ):
     "Let `learn` train and judge as one of several processes"
     rank,world = ranks()
+    if world==1 or hasattr(learn, 'ranks'): return (yield learn)   # it is alone, or does
     learn.add_cb(Ranks())
     for dl in learn.dls.loaders: dl.rank,dl.world = rank,world
     try: yield learn
     finally:
+        learn.ranks.after_fit()   # where an error kept it from that
         learn.remove_cbs(Ranks)
         for dl in learn.dls.loaders: dl.rank,dl.world = 0,1
 
+@patch
+def kept(self:BagLearner, path, **extra): return recorded_together(self, path, **extra)   # what `fit_rung(resume=path)` asks for
+
 def heeding(
-    learn:Learner # In its run folder
+    learn:Learner # In its run folder, now or when it is fitted
 ): # A context
     "Signals stop the run at the end of the batch; several processes agree on one first"
-    return handled(learn.ranks.ask if hasattr(learn, 'ranks') else learn.run_folder.ask)
+    def ask(e):
+        hook = getattr(learn, 'ranks', None) or getattr(learn, 'run_folder', None)
+        if hook is None: raise e
+        hook.ask(e)
+    return handled(ask)

@@ -50,7 +50,7 @@ class RunFolder(Callback):
     ):
         self.path,self.tell,self.save_minutes,self.claim = Path(path),tell,setting('save_minutes')(save_minutes, 'save_minutes'),claim
         self.rows,self.status,self.state,self.asked,self.fits,self.spent = [],{},None,None,-1,None
-        self.trained,self.at,self.on,self.seen,self.saved,self.over = False,None,False,[],0,False
+        self.trained,self.at,self.on,self.seen,self.saved,self.over,self.due = False,None,False,[],0,False,None   # `due` by the clock, unless others have a say
 
     def look(self):
         "Read where the folder stands"
@@ -62,6 +62,8 @@ class RunFolder(Callback):
             run_file(self.path, 'weights')
             self.state = read_state(run_file(self.path, 'state'))
             self.rows = self.state['rows']
+
+    def is_due(self): return time.monotonic()-self.saved>=self.save_minutes*60
 
     def clear(self, named=tuple(plain_names)):
         "Give the files of this moment their plain names, and remove those of others"
@@ -172,7 +174,7 @@ def after_batch(self:RunFolder):
     if not self.on: return
     if self.training: self.learn.unsaved,self.at = self.path,(self.epoch,Step.now.batch+1 if Step.now else self.iter+1,self.iter+1)
     elif self.trained: self.judge()
-    if not self.asked and time.monotonic()-self.saved<self.save_minutes*60: return
+    if not self.asked and not (self.is_due() if self.due is None else self.due): return
     if isinstance(self.dls.train, KeyedDL): self.save()   # another loader cannot begin in the middle
     if self.asked: raise self.asked
 
@@ -242,6 +244,9 @@ def _do_fit(self:BagLearner):
         self._with_events(self._do_epoch, 'epoch', CancelEpochException)
 
 @patch
+def kept(self:BagLearner, path, **extra): return recorded(self, path, **extra)   # several processes have another
+
+@patch
 def all_batches(self:BagLearner):
     self.n_iter = len(self.dl)
     for o in enumerate(timed(self), vars(self).pop('first_iter', 0)): self.one_batch(*o)
@@ -293,7 +298,7 @@ def fit_rung(self:BagLearner,
     if resume is None: return Learner.fit_rung(self, n_epoch, lr, cbs, **kwargs)
     if is_finished(resume): return print(f"'{shown(resume)}' is finished: load_run('{shown(resume)}') reads it")
     given = {k:v for k,v in dict(lr=lr, **kwargs).items() if v is not None}
-    with recorded(self, resume, **(dict(fit=given) if given else {})): Learner.fit_rung(self, n_epoch, lr, cbs, **kwargs)
+    with self.kept(resume, **(dict(fit=given) if given else {})): Learner.fit_rung(self, n_epoch, lr, cbs, **kwargs)
 
 # %% ../nbs/22_resume.ipynb #4715692b
 @patch

@@ -6,13 +6,23 @@ from torch import nn
 
 def env(rank, world, port): os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
 
+class Drop(nn.Module):
+    "Dropout whose masks are kept"
+    def __init__(self, p):
+        super().__init__()
+        self.p,self.masks = p,[]
+    def forward(self, x):
+        if not (self.p and self.training): return x
+        self.masks.append(nn.functional.dropout(torch.ones_like(x), self.p)>0)
+        return x*self.masks[-1]/(1-self.p)
+
 class Net(nn.Module):
     "A tiny net in float64, without batch norm"
-    def __init__(self, seed=0, drop=0., norm=False, dtype=torch.double):
+    def __init__(self, seed=0, drop=0., norm=False, dtype=torch.double, n=10):
         super().__init__()
         torch.manual_seed(seed)
         norm = nn.BatchNorm2d(8) if norm else nn.Identity()
-        self.body = nn.Sequential(nn.AvgPool2d(4), nn.Conv2d(3, 8, 3), norm, nn.ReLU(), nn.Flatten(), nn.Dropout(drop), nn.Linear(8*36, 10)).to(dtype)
+        self.body = nn.Sequential(nn.AvgPool2d(4), nn.Conv2d(3, 8, 3), norm, nn.ReLU(), nn.Flatten(), Drop(drop), nn.Linear(8*36, n)).to(dtype)
         self.dtype = dtype
     def forward(self, x): return self.body(x.as_subclass(torch.Tensor).to(self.dtype))
 
@@ -46,16 +56,18 @@ def learner(device='cpu', reading='paper', but=(), bs=64, src='digits', model=No
 def outcome(learn):
     rec,weights = learn.recorder,{k:v.clone() for k,v in learn.model.state_dict().items()}
     return dict(weights=weights, rows=learn.rows.noted, losses=[float(o) for o in rec.losses], lrs=list(rec.lrs),
-        values=[list(map(float, o)) for o in rec.values])
+        values=[list(map(float, o)) for o in rec.values], masks=[o for m in learn.model.modules() for o in getattr(m, 'masks', ())])
 
-def fit(out, epochs=2, preds=False, before=None, norm=False, **kwargs):
+def net_of(norm=False, drop=0., src='digits'): return Net(norm=norm, drop=drop, dtype=torch.float if norm else torch.double, n=10 if src=='digits' else 3)
+
+def fit(out, epochs=2, preds=False, before=None, norm=False, drop=0., **kwargs):
     "Train, and leave what came of it"
     from bot.distributed import joined, ranks
     from bot.ranks import in_ranks
     from contextlib import nullcontext
     torch.set_num_threads(1)
     with joined('cpu') as device:
-        learn = learner(device, model=Net(norm=True, dtype=torch.float) if norm else None, **kwargs)
+        learn = learner(device, model=net_of(norm, drop, kwargs.get('src', 'digits')), **kwargs)
         if before: before(learn)
         with in_ranks(learn) if ranks()[1]>1 else nullcontext(), learn.no_bar(), learn.no_logging():
             learn.fit_rung(epochs)
@@ -77,22 +89,22 @@ def start(rank, world, port, f, log, args, kwargs, agent=True):
 
 # ---- runs that are disturbed
 
-def recorded_fit(out, path, epochs=2, signal_at=None, who=0, after=None, **kwargs):
-    "Train in a run folder; process `who` gets SIGUSR1 at a step"
+def recorded_fit(out, path, epochs=2, signal_at=None, who=0, plain=False, norm=False, **kwargs):
+    "Train in a run folder, which a script may name in `fit_rung`; process `who` gets SIGUSR1 at a step"
     import signal
     from fastai.callback.core import Callback
     from bot.core import SavedOnRequest
     from bot.distributed import joined, ranks
-    from bot.ranks import heeding, recorded_together
+    from bot.ranks import heeding, in_ranks, recorded_together
     torch.set_num_threads(1)
     class Hit(Callback):
         def after_pred(self):
             if self.training and self.train_iter==signal_at and ranks()[0]==who: os.kill(os.getpid(), signal.SIGUSR1)
     with joined('cpu') as device:
-        learn = learner(device, **kwargs)
-        if after: after(learn)
+        learn = learner(device, model=net_of(norm, 0., kwargs.get('src', 'digits')), **kwargs)
         try:
-            with recorded_together(learn, path), heeding(learn), learn.no_bar(), learn.no_logging(): learn.fit_rung(epochs, cbs=Hit())
+            with in_ranks(learn) if plain else recorded_together(learn, path), heeding(learn), learn.no_bar(), learn.no_logging():
+                learn.fit_rung(epochs, cbs=Hit(), **(dict(resume=path) if plain else {}))
         except SavedOnRequest: print('saved', learn.train_iter)
         torch.save(outcome(learn), Path(out)/f'{ranks()[0]}.pt')
 
@@ -105,6 +117,8 @@ def _hook(learn, order=20, **events):
     cb = Callback(**events)
     cb.order = order
     learn.add_cb(cb)
+
+def nothing(learn): pass
 
 def nan_on_1(learn):
     from bot.distributed import ranks
@@ -122,17 +136,6 @@ def thaw_later(learn):
     "A hook that lets the first layer learn from the second epoch on"
     def f(self): learn.model.body[1].requires_grad_(self.epoch>0) if hasattr(learn.model, 'body') else learn.model.module.body[1].requires_grad_(self.epoch>0)
     _hook(learn, order=-20, before_train=f)
-
-def masks(learn):
-    "What dropout leaves of the first batch, in `learn.mask`"
-    def f(self):
-        if self.training and self.train_iter==0: learn.noted_mask = torch.rand(3)
-    _hook(learn, after_pred=f)
-    old = learn.fit_rung
-    def g(*args):
-        old(*args)
-        print('mask', learn.noted_mask.tolist())
-    learn.fit_rung = g
 
 def die_on_1(learn):
     import signal
@@ -157,21 +160,23 @@ def command_each(argvs, timeout=None): return command(argvs[int(os.environ['RANK
 
 # ---- the same shares and averages, computed by one process
 
-def shares_by_hand(out, lrs):
+def shares_by_hand(out, lrs, bn_stats=None, **kwargs):
     "What two processes in float32 compute, with batch norm of their own, in a plain loop"
     import copy
     torch.set_num_threads(1)
-    learn = learner(but='distill', alpha=0., model=Net(norm=True, dtype=torch.float))
+    learn = learner(but='distill', alpha=0., model=net_of(True, 0., kwargs.get('src', 'digits')), **kwargs)
     learn.create_opt()
     learn.opt.set_hypers(mom=learn.recipe['mom'], wd=learn.recipe['wd'])
     models,loaders = [learn.model,copy.deepcopy(learn.model)],[copy.deepcopy(learn.dls.train) for _ in range(2)]
     for r,dl in enumerate(loaders): dl.rank,dl.world = r,2
     for epoch in range(2):
-        for t,bs in enumerate(zip(*loaders), 22*epoch):
+        for t,bs in enumerate(zip(*loaders), len(lrs)//2*epoch):
             for m,(x,y) in zip(models, bs): learn.loss_func(m.train()(x), y).backward()
             for p,q in zip(*(o.parameters() for o in models)): p.grad,q.grad = p.grad/2+q.grad/2,None
             learn.opt.set_hypers(lr=float(lrs[t]))
             learn.opt.step(), learn.opt.zero_grad()
             for p,q in zip(*(o.parameters() for o in models)): q.data.copy_(p.data)
-        for p,q in zip(*(o.buffers() for o in models)): q.data.copy_(p.data)
+        for p,q in zip(*(o.buffers() for o in models)):
+            if bn_stats=='mean' and p.is_floating_point(): p.data.copy_((p.data+q.data)/2)
+            q.data.copy_(p.data)
     torch.save(models[0].state_dict(), Path(out)/'hand.pt')

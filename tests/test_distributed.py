@@ -1,7 +1,7 @@
 "Several processes train as one does: the same order, draws and weights, exact validation, one run folder, and words when something goes wrong."
 import csv, multiprocessing, os, signal, socket, subprocess, sys, time
 from pathlib import Path
-import pytest, torch, torch.distributed
+import pytest, torch, torch.distributed, yaml
 from bot.files import read_status
 from pictures import lay_colors
 from ranks_job import command, command_each, disturb, disturbed, fit, recorded_fit, shares_by_hand, start
@@ -78,20 +78,44 @@ def test_other_batches(tmp_path, kw):
     assert_same_rows(a, several)
     assert all(apart(o['weights'], a['weights'])<1e-10 for o in several)
 
-def test_the_authors_mixup(tmp_path):
+@pytest.fixture(scope='module')
+def few(tmp_path_factory):
+    "48 training and 12 validation images of three classes: six batches of 8"
+    return dict(src=str(lay_colors(tmp_path_factory.mktemp('few'), train=16, valid=4)), bs=8, but='distill')
+
+def test_the_authors_mixup(few, tmp_path):
     "One share for the whole batch, and each process's rows backwards"
-    a, = run(tmp_path, 1, reading='gluoncv', epochs=1)
-    several = run(tmp_path, 2, reading='gluoncv', epochs=1)
+    a, = run(tmp_path, 1, reading='gluoncv', epochs=1, **few)
+    several = run(tmp_path, 2, reading='gluoncv', epochs=1, **few)
     rows = {k for o in several for k in o['rows']}
-    assert rows==set(a['rows']) and len(several[0]['rows'])==22*32 and several[0]['rows']!={k:a['rows'][k] for k in several[0]['rows']}
-    plain = [run(tmp_path/'plain', w, reading='gluoncv', epochs=1, alpha=0.) for w in (1,2)]
+    assert rows==set(a['rows']) and len(several[0]['rows'])==6*4 and several[0]['rows']!={k:a['rows'][k] for k in several[0]['rows']}
+    plain = [run(tmp_path/'plain', w, reading='gluoncv', epochs=1, alpha=0., **few) for w in (1,2)]
     assert_same_rows(plain[0][0], plain[1])
 
-def test_batch_norm_is_each_processs_own(tmp_path):
-    "In float32 two processes give the bits of a loop that computes the same two halves, each with batch norm of its own, and averages"
+def is_by_hand(several, tmp, **kwargs):
+    "Have several processes the bits of a loop that computes the same two halves, each with batch norm of its own, and averages?"
+    assert finish(begin(1, shares_by_hand, tmp/'log', str(tmp), several[0]['lrs'], **kwargs), tmp/'log')==[0], said(tmp/'log')
+    return all(apart(o['weights'], torch.load(tmp/'hand.pt'))==0 for o in several)
+
+@pytest.mark.slow
+def test_batch_norm_of_44_steps(tmp_path):
     several = run(tmp_path, 2, but='distill', alpha=0., norm=True)
-    assert finish(begin(1, shares_by_hand, tmp_path/'log', str(tmp_path), several[0]['lrs']), tmp_path/'log')==[0], said(tmp_path/'log')
-    assert len(several[0]['lrs'])==44 and all(apart(o['weights'], torch.load(tmp_path/'hand.pt'))==0 for o in several)
+    assert len(several[0]['lrs'])==44 and is_by_hand(several, tmp_path)
+
+@pytest.mark.parametrize('bn_stats', [None, 'mean'])
+def test_batch_norm_is_each_processs_own(few, tmp_path, bn_stats):
+    "Judged and saved are the running statistics of the first process, or the mean; a run that is stopped within an epoch ends with the same"
+    kw = few | dict(alpha=0., norm=True, bn_stats=bn_stats)
+    several = run(tmp_path, 2, **kw)
+    assert len(several[0]['lrs'])==12 and is_by_hand(several, tmp_path, bn_stats=bn_stats, src=few['src'], bs=8)
+    for i,at in enumerate((2, None)): parts = run(tmp_path/str(i), 2, recorded_fit, path=str(tmp_path/'run'), signal_at=at, **kw)
+    assert all(apart(o['weights'], several[0]['weights'])<=(1e-6 if bn_stats else 0) for o in parts)
+
+def test_batch_norm_over_all_takes_gpus(few, tmp_path):
+    kw = few | dict(sync_bn=True, epochs=1)
+    assert run(tmp_path, 1, **kw) and 'sync_bn=True: without effect, there is one process' in (tmp_path/'1/log-0').read_text()
+    assert finish(begin(2, disturb, tmp_path/'log', str(tmp_path), 'nothing', **kw), tmp_path/'log')==[2,2]
+    assert said(tmp_path/'log').count("does not compute on 'cpu'")==1 and 'without effect' not in said(tmp_path/'log')
 
 @pytest.fixture(scope='module')
 def spoilt(tmp_path_factory):
@@ -121,32 +145,42 @@ def test_a_metric_of_all_predictions(tmp_path):
 
 # ---- a run folder
 
-@pytest.mark.parametrize('hits', [[(2,30), (1,33), (2,None)], pytest.param([(4,3), (2,20), (1,None)], marks=pytest.mark.slow)], ids=str)
-def test_goes_on_with_another_number_of_processes(one, tmp_path, hits):
+def goes_on(one, tmp, hits, batches, n_valid, **kwargs):
     "The rows of all parts together are those of a run that was never stopped"
-    parts,path = [],tmp_path/'run'
+    parts,path = [],tmp/'run'
     for i,(world,at) in enumerate(hits):
-        parts += [run(tmp_path/str(i), world, recorded_fit, path=str(path), signal_at=at, who=world-1)]
+        parts += [run(tmp/str(i), world, recorded_fit, path=str(path), signal_at=at, who=world-1, **kwargs)]
         status = read_status(path)
         assert status['state']==('saved' if at else 'finished') and not list(path.glob('.claim*'))
-        if at: assert status['epochs']*22+status['batch'] in (at+1, at+2)
+        if at: assert status['epochs']*batches+status['batch'] in (at+1, at+2)
     assert_same_rows(one, [o for p in parts for o in p])
     assert apart(parts[-1][0]['weights'], one['weights'])<1e-10
     assert [o['epoch'] for o in csv.DictReader((path/'metrics.csv').open())]==['0', '1']
-    assert len((path/'predictions.csv').read_text().splitlines())==360
+    assert len((path/'predictions.csv').read_text().splitlines())==n_valid+1
+
+def test_goes_on_with_another_number_of_processes(few, tmp_path):
+    "In a script too, where `fit_rung(resume=...)` names the folder"
+    one, = run(tmp_path, 1, **few)
+    goes_on(one, tmp_path, [(2,8), (1,None)], 6, 12, **few)
+    goes_on(one, tmp_path/'script', [(1,2), (2,8), (2,None)], 6, 12, plain=True, **few)
+
+@pytest.mark.slow
+@pytest.mark.parametrize('hits', [[(2,30), (1,33), (2,None)], [(4,3), (2,20), (1,None)]], ids=str)
+def test_goes_on_in_44_steps(one, tmp_path, hits): goes_on(one, tmp_path, hits, 22, 359)
 
 small = '--arch xresnet18d --widen 0.0625 --size 32 --bs 64 --epochs 2 --device cpu --workers 0'.split()
 
-def test_the_command_leaves_the_same_folder(tmp_path):
+def test_the_command_leaves_the_same_folder(few, tmp_path):
     "The same files, and settings that differ in nothing; the first process alone prints"
+    words = [few['src'], *small, '--bs', '8']
     for w in 1,2:
-        ps = begin(w, command, tmp_path/f'log{w}', ['digits', *small, '--out', str(tmp_path/f'run{w}')])
+        ps = begin(w, command, tmp_path/f'log{w}', [*words, '--out', str(tmp_path/f'run{w}')])
         assert finish(ps, tmp_path/f'log{w}')==[0]*w, said(tmp_path/f'log{w}')
     def names(w): return sorted(o.name for o in (tmp_path/f'run{w}').iterdir())
     def args(w): return (tmp_path/f'run{w}'/'args.yaml').read_text().replace(f'run{w}', 'run')
     assert names(1)==names(2) and args(1)==args(2)
     assert (tmp_path/'log2-1').read_text()=='' and (tmp_path/'log2-0').read_text().count('epoch 1/2')==1
-    ps = begin(2, command, tmp_path/'again', ['digits', *small, '--out', str(tmp_path/'run2')])
+    ps = begin(2, command, tmp_path/'again', [*words, '--out', str(tmp_path/'run2')])
     assert finish(ps, tmp_path/'again')==[0,0] and 'nothing to do' in (tmp_path/'again-0').read_text()
 
 # ---- what goes wrong
@@ -176,19 +210,20 @@ def test_what_is_frozen_later_learns(tmp_path):
     several = run(tmp_path, 2, disturbed, what='thaw_later')
     assert all(apart(o['weights'], a['weights'])<1e-10 for o in several)
 
-@pytest.mark.slow
-def test_what_is_nobodys_by_name_differs(tmp_path):
+def test_what_is_nobodys_by_name_differs(few, tmp_path):
     "Dropout draws by a key with the number of the process, and the first's is that of one process alone"
-    run(tmp_path, 1, disturbed, what='masks', epochs=1), run(tmp_path, 2, disturbed, what='masks', epochs=1)
-    a,b = (((tmp_path/'1'/'log-0') if i is None else tmp_path/'2'/f'log-{i}').read_text().strip().splitlines() for i in (None,0))
-    assert a[-1]==b[-1]
+    (one,),(a,b) = (run(tmp_path, w, drop=.5, **few) for w in (1,2))
+    assert len(one['masks'])==len(a['masks'])==len(b['masks'])==12 and one['masks'][0].shape==(8,288)
+    for whole,x,y in zip(*(o['masks'] for o in (one, a, b))):
+        assert torch.equal(x, whole[:4]) and .4<(x==y).double().mean()<.6 and .4<x.double().mean()<.6
+    assert not torch.equal(a['masks'][0], a['masks'][6])   # nor are they those of the epoch before
 
 @pytest.mark.parametrize('argvs, words', [
     ([['digits','--seed','1'], ['digits','--seed','2']], 'Process 1 has other settings than process 0: seed 1 -> 2'),
-    ([['digits','--bs','1','--epochs','1','--arch','xresnet18d','--device','cpu']]*2, 'bs=1 is fewer images'),
+    ([['digits','--bs','1','--epochs','1','--arch','xresnet18d','--widen','.0625','--size','32','--device','cpu']]*2, 'bs=1 is fewer images'),
     ([['digits','--epohcs','1']]*2, "did you mean '--epochs'")], ids=['others','small','slip'])
-def test_what_cannot_begin(tmp_path, argvs, words):
-    argvs = [o+['--out',str(tmp_path/'run')] for o in argvs]
+def test_what_cannot_begin(few, tmp_path, argvs, words):
+    argvs = [[few['src'], *o[1:], '--out', str(tmp_path/'run')] for o in argvs]
     assert finish(begin(2, command_each, tmp_path/'log', argvs), tmp_path/'log')==[2,2]
     assert said(tmp_path/'log').count(words)==1 and 'Traceback' not in said(tmp_path/'log')
     assert not (tmp_path/'run'/'args.yaml').exists()
@@ -241,6 +276,18 @@ def test_signals(tmp_path, sig, to):
     assert status['state']=='saved' and (status['epochs'] or status['batch']), (tmp_path/'torchrun.txt').read_text()
     if to=='worker': assert p.returncode==0, (tmp_path/'torchrun.txt').read_text()
 
+# ---- two machines, as network namespaces
+
+@pytest.mark.slow
+@pytest.mark.parametrize('what', ['lose_guest','lose_holder'])
+def test_a_machine_is_lost(tmp_path, what):
+    "The job goes on without it, or ends in words and goes on with the same command"
+    import machines_job
+    try:
+        with machines_job.machines(): pass
+    except OSError as e: pytest.skip(f'takes root and network namespaces: {e}')
+    getattr(machines_job, what)(tmp_path)
+
 # ---- launch files
 
 launch = sorted((Path(__file__).parents[1]/'examples/launch').glob('*.sh'))
@@ -254,18 +301,23 @@ def dry(script, tmp, argv, **env):
     p = subprocess.run(['bash', str(script), *argv], env=os.environ | env | dict(PATH=f"{tmp}/bin:{os.environ['PATH']}"), capture_output=True, text=True, cwd=tmp)
     return p,(tmp/'said').read_text().splitlines()
 
+def check_words(words, out, nproc='8'):
+    "What torchrun makes of the words after it; the command takes those that are its own"
+    from torch.distributed.run import get_args_parser
+    from bot.cli import parse
+    o = get_args_parser().parse_args(words)
+    assert o.nproc_per_node==nproc and o.signals_to_handle=='SIGTERM,SIGINT,SIGHUP,SIGUSR1' and o.max_restarts==3 and o.module and o.training_script=='bot'
+    assert o.training_script_args[0]=='train' and parse(o.training_script_args[1:])==dict(src='photos', rung='mixup', but='distill', out=out)
+    return o
+
 @pytest.mark.parametrize('script', launch, ids=lambda o: o.stem)
 def test_launch_files(tmp_path, script):
     "torchrun and the command take the words, and the signals that save a run reach it"
-    from torch.distributed.run import get_args_parser
-    from bot.cli import parse
     args = ['photos', '--rung', 'mixup', '--but', 'distill']
     env = dict(HEAD='node1', RUN='runs/first', SLURM_NNODES='2', SLURM_JOB_NODELIST='node[1-2]', SLURM_JOB_ID='7', SLURM_GPUS_ON_NODE='8')
     p,said = dry(script, tmp_path, args if script.stem=='slurm' else ['8', *args, '--out', 'runs/first'], **env)
     assert p.returncode==0, p.stderr
-    o = get_args_parser().parse_args(next(l for l in said if l.startswith('torchrun')).split()[1:])
-    assert o.nproc_per_node=='8' and o.signals_to_handle=='SIGTERM,SIGINT,SIGHUP,SIGUSR1' and o.max_restarts==3 and o.module and o.training_script=='bot'
-    assert o.training_script_args[0]=='train' and parse(o.training_script_args[1:])==dict(src='photos', rung='mixup', but='distill', out='runs/first')
+    o = check_words(next(l for l in said if l.startswith('torchrun')).split()[1:], 'runs/first')
     assert script.stem=='one_machine' or (o.nnodes,o.rdzv_backend,o.rdzv_endpoint)==('2','c10d','node1:29500')
 
 @pytest.mark.parametrize('status, again', [(0, False), (75, True), (1, False)])
@@ -274,3 +326,26 @@ def test_the_queue_is_asked_again(tmp_path, status, again):
     env = dict(RUN='runs/first', SLURM_NNODES='2', SLURM_JOB_NODELIST='node[1-2]', SLURM_JOB_ID='7', SLURM_GPUS_ON_NODE='8', STATUS=str(status))
     p,said = dry(next(o for o in launch if o.stem=='slurm'), tmp_path, ['photos'], **env)
     assert p.returncode==status and ('scontrol requeue 7' in said)==again
+
+def read_yaml(name): return yaml.safe_load((launch[0].parent/name).read_text())
+
+def test_skypilot(tmp_path):
+    "The variables that SkyPilot sets reach torchrun, and its `run` is one command, so that its exit code is the job's"
+    task = read_yaml('skypilot.yaml')
+    assert set(task)=={'name','num_nodes','resources','volumes','envs','run'} and task['resources']['accelerators']=='H100:8'
+    (tmp_path/'run.sh').write_text(task['run'])
+    env = task['envs'] | dict(SRC='photos', RUN='/shared/runs/first', SKYPILOT_NUM_NODES='2', SKYPILOT_NUM_GPUS_PER_NODE='8', SKYPILOT_NODE_IPS='10.0.0.1\n10.0.0.2', SKYPILOT_TASK_ID='sky-7')
+    p,said = dry(tmp_path/'run.sh', tmp_path, [], **env)
+    assert p.returncode==0 and len(said)==1, p.stderr
+    o = check_words(said[0].split()[1:], '/shared/runs/first')
+    assert (o.nnodes,o.rdzv_backend,o.rdzv_endpoint,o.rdzv_id)==('2','c10d','10.0.0.1:29500','sky-7')
+
+def test_trainjob(monkeypatch):
+    "torchrun takes machines and processes from the variables that the trainer of Kubeflow sets"
+    job = read_yaml('trainjob.yaml')
+    spec = job['spec']['trainer']
+    assert (job['kind'],job['spec']['runtimeRef'])==('TrainJob',dict(name='torch-distributed')) and spec['numProcPerNode']==spec['resourcesPerNode']['limits']['nvidia.com/gpu']
+    assert spec['command'][0]=='torchrun' and all(type(o) is str for o in spec['command'])
+    for k,v in dict(NNODES=spec['numNodes'], NPROC_PER_NODE=spec['numProcPerNode'], NODE_RANK=1, MASTER_ADDR='node-0').items(): monkeypatch.setenv(f'PET_{k}', str(v))
+    o = check_words(spec['command'][1:], '/shared/runs/first')
+    assert (o.nnodes,o.node_rank,o.master_addr)==('2',1,'node-0')
