@@ -19,7 +19,7 @@ from inspect import signature
 from pathlib import Path
 import torch, yaml
 from .core import DataError, in_words, nearest, shown, UsageError, write_once
-from .ladder import as_names, check_settings, in_ladder, ladder, recipe, Recipe, settings, split_options, tricks_of
+from .ladder import as_names, check_settings, in_ladder, ladder, Recipe, recipe, settings, split_options, tricks_of
 from .settle import drop_epochs, warmup_epochs
 from .links import check_same_images
 from .sources import find_source

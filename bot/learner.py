@@ -29,7 +29,7 @@ from fastai.learner import Learner
 from fastai.metrics import accuracy
 from fastai.torch_core import default_device
 from .core import in_words, UsageError
-from .ladder import check_settings, recipe, Recipe, setting, settings, usual_reading
+from .ladder import check_settings, Recipe, recipe, setting, settings, usual_reading
 from .settle import drop_epochs, fit_size, fit_to, unused, warmup_epochs
 from .tuned import fit_probe, fit_tuned, freeze_epochs, usual_rung
 from .block import bag_of, BagCrop, BagNormalize, norm_stats
