@@ -101,6 +101,8 @@ def read_words(
     known:dict # Of `opts_of`
 )->dict: # Arguments of the command's function, and `debug`
     "`argv` as arguments, each of its own type; what is left over is a slip"
+    for o in argv[:argv.index('--') if '--' in argv else None]:
+        if len(o)>1 and o[0]=='-' and o not in p._option_string_actions and os.path.exists(o): p.error(f"No option '{o}'; for the file of that name write './{o}'")
     args,rest = p.parse_known_args(argv)
     for o in rest:
         close = get_close_matches(o.split('=')[0], p._option_string_actions, 1)

@@ -12,7 +12,7 @@ __all__ = ['read_exclude', 'leave_out']
 
 # %% ../nbs/03_exclude.ipynb #e119c653
 import csv, os
-from .core import DataError, shown, within
+from .core import cell_value, DataError, shown, within
 from .images import plain_reason
 
 # %% ../nbs/03_exclude.ipynb #9792786f
@@ -25,7 +25,7 @@ def read_exclude(
         with open(os.path.expanduser(file), newline='', encoding='utf-8-sig', errors='surrogateescape') as f: rows = list(csv.DictReader(f))
     except (OSError, csv.Error) as e: raise DataError(f"Cannot read '{shown(file)}': {plain_reason(e)}; it is to be a CSV file with a column image, as bot-check writes it") from e
     if rows and 'image' not in rows[0]: raise DataError(f"No column 'image' in '{shown(file)}': its first line is to name the columns, as image,reason")
-    return os.path.basename(file),{within(top, o['image']) for o in rows if o['image']}
+    return os.path.basename(file),{within(top, cell_value(o['image'])) for o in rows if o['image']}
 
 def leave_out(
     excluded:tuple, # Of `read_exclude`

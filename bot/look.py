@@ -18,6 +18,7 @@ from functools import lru_cache
 from hashlib import blake2b
 import numpy as np
 from torch.utils.data import DataLoader
+from .core import cell_value, plain_cell
 from .shards import path_stat
 from .formats import image_problems, notes, turns, upright
 from .images import Encoded, ImageError, plain_reason, resize
@@ -136,7 +137,7 @@ def write_looks(
     rows:list # Of `Look`s
 ):
     "Add rows to a CSV file"
-    csv.writer(f, lineterminator='\n').writerows(rows)
+    csv.writer(f, lineterminator='\n').writerows(map(plain_cell, o) for o in rows)
     f.flush()
 
 def open_looks(
@@ -154,7 +155,8 @@ def read_looks(
     with open_looks(path) as f: text = f.read()
     rows = list(csv.reader(io.StringIO(text, newline='')))[1:]
     if not text.endswith('\n'): rows = rows[:-1]
-    return {o[0]: Look(*(k(v) for k,v in zip(fields.values(), o))) for o in rows if len(o)>=len(fields) and o[1].isdigit() and o[2].isdigit()}
+    looks = [Look(*(k(cell_value(v)) for k,v in zip(fields.values(), o))) for o in rows if len(o)>=len(fields) and o[1].isdigit() and o[2].isdigit()]
+    return {o.image: o for o in looks}
 
 # %% ../nbs/24_look.ipynb #ab9cd162
 def unchanged(

@@ -1,5 +1,5 @@
 "The doctor: everything planted is found, nothing else is, no file is changed, and a check that was stopped goes on"
-import json, os, shutil, signal, subprocess, sys, time, unicodedata, zlib
+import csv, json, os, shutil, signal, subprocess, sys, time, unicodedata, zlib
 from html.parser import HTMLParser
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
@@ -232,6 +232,18 @@ def test_a_page_keeps_to_its_budget(tmp_path):
     assert len(pd.read_csv(res.out/'files.csv'))==850
 
 # ---- as processes
+
+def test_names_that_are_formulas(tmp_path):
+    "Tables of a check open as text in a spreadsheet, and are read again as what they name"
+    lay(tmp_path/'top', '=a()', '@b', n=8)
+    for o in '=1+1.jpg','-2.jpg': put(tmp_path/'top/=a()'/o, b'no image')
+    res = check(tmp_path/'top', tmp_path/'out')
+    for file in 'files.csv','exclude.csv':
+        with open(tmp_path/'out'/file, newline='') as f: cells = [o for row in csv.reader(f) for o in row]
+        assert not [o for o in cells if o[:1] in tuple('=+@')] and [o for o in cells if o.startswith("'=")], file
+    assert {o for o in read_looks(tmp_path/'out/files.csv')}=={os.path.relpath(o.image, tmp_path/'top') for o in res.rows}
+    source = find_source(tmp_path/'top', exclude=tmp_path/'out/exclude.csv')
+    assert source.n_train+source.n_valid==16
 
 def test_exit_codes(tmp_path, monkeypatch, capsys):
     good,ill = lay(tmp_path/'good', 'a', 'b'),lay(tmp_path/'ill', 'a', 'b')

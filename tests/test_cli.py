@@ -3,7 +3,7 @@ import csv, json, re, signal, subprocess, sys
 from functools import partial
 from pathlib import Path
 import pytest, yaml
-from bot.cli import main, parser, rung_values, train
+from bot.cli import main, parser, predict_main, rung_values, train
 from bot.ladder import recipe
 from pictures import lay_shades, shade
 
@@ -119,6 +119,11 @@ def folders(root, **counts):
         (root/c).mkdir(parents=True)
         for i in range(n): shade(0, i).save(root/c/f'{i}.png')
     return root
+
+def test_a_file_whose_name_begins_with_a_dash(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('-x.jpg').touch()
+    assert predict_main(['run', '-x.jpg'])==2 and "write './-x.jpg'" in capsys.readouterr().err
 
 def test_bad_folders(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
