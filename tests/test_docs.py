@@ -1,7 +1,7 @@
 "What the documentation prints can be typed: its commands exist, their options parse, its Python names what there is; and its links are looked at"
 import ast, builtins, configparser, contextlib, csv, importlib, inspect, io, json, os, re, shlex, shutil, subprocess, sys
 from pathlib import Path
-import pytest
+import numpy as np, pytest
 from fastcore.nbio import read_nb
 
 root = Path(__file__).parents[1]
@@ -334,3 +334,10 @@ def test_search_is_the_sites_own(check, tmp_path):
     (tmp_path/'searchindex.js').write_text(f'Search.setIndex({json.dumps(index)})')
     assert check.unsearchable(tmp_path, {'large batch':'b'})==[]
     assert check.unsearchable(tmp_path, {'large batch':'a', 'nowhere':'a'})==["search for 'large batch' finds b first, not a", "search for 'nowhere' finds nothing first, not a"]
+
+def test_what_the_readme_says_of_folds_was_measured():
+    runs = list(csv.DictReader((root/'bench/results/folds/runs.csv').open()))
+    def percent(row, n): return f"{100*np.mean([float(o['accuracy']) for o in runs if (o['row'],o['n'],o['size'])==(row,n,'128')]):.0f}%"
+    tuned,probe = ([percent(k, n) for n in ('100','400','0')] for k in ('finetune','probe'))
+    said = re.search(r'fine-tuning gets (\d+%) right after 100 training images, (\d+%) after 400 and (\d+%) after 2,727; the head alone gets (\d+%), (\d+%) and (\d+%)', (root/'README.md').read_text())
+    assert [*said.groups()]==tuned+probe
