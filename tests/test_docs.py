@@ -170,6 +170,7 @@ def test_readme_python_runs(code, tmp_path, monkeypatch):
         p.parent.mkdir(parents=True, exist_ok=True)
         Image.new('RGB', (40,40), (20*i,)*3).save(p)
     monkeypatch.chdir(tmp_path)
+    if 'import' not in code: code = re.sub(r'^learn\.fit.*$', '', next(o for w,o in blocks if w=='README.md' and 'bag_learner' in o), flags=re.M)+code   # of the learner that a block below makes
     small = code.replace('size=128, bs=64', 'size=32, bs=4').replace("but='distill')", "but='distill', arch='xresnet18d', widen=.25, warmup=0)")
     small = re.sub(r'(fit_\w+\()20', r'\g<1>1', small)
     assert small!=code
