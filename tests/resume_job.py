@@ -20,7 +20,7 @@ def watch(path, slow=0.):
     from bot.resume import RunFolder
     def note(*words):
         with open(path, 'a') as f: f.write(' '.join(map(str, words))+'\n')
-    after_batch,save,after_train,after_epoch = RunFolder.after_batch,RunFolder.save,RunFolder.after_train,RunFolder.after_epoch
+    after_batch,save,after_epoch = RunFolder.after_batch,RunFolder.save,RunFolder.after_epoch
     def batch(self):
         note('train' if self.training else 'valid', self.epoch, self.iter, os.getpid())
         time.sleep(slow)
@@ -31,7 +31,12 @@ def watch(path, slow=0.):
         res = save(self, *args, **kwargs)
         note('saved', self.epoch, os.getpid())
         return res
-    RunFolder.after_batch,RunFolder.save = batch,saving
+    def ended(self):
+        res = after_epoch(self)
+        note('ended', self.epoch, os.getpid())
+        time.sleep(slow)
+        return res
+    RunFolder.after_batch,RunFolder.save,RunFolder.after_epoch = batch,saving,ended
 
 def command(argv, log, kill_at=None, slow=0., ignore=(), group=False, threads=1, before=None, method='fork'):
     "`bot-train argv`, with its output and the lines of `watch` in files beside `log`"

@@ -106,38 +106,49 @@ def finished_rows(path):
     n = read_status(path).get('epochs', 0)
     return rows(path)[:n+1] if n else []
 
-def kill_and_go_on(argv, out, log, kills, rng, longest=.4):
-    "The same command until it ends, killed `kills` times"
-    before = []
+def kill_at(p, log, aim, rng, longest):
+    "Kill a run in a save, in validation, between two epochs, before it has done anything, or at any moment"
+    if aim in ('save','valid','ended') or aim=='any' and rng.random()<.9: wait_for(p, log, 'train' if aim=='any' else aim, noted(log, 'train' if aim=='any' else aim)+1)
+    time.sleep(rng.uniform(.03, .05) if aim=='save' else rng.uniform(0, dict(valid=.02, ended=.03, again=.2).get(aim, longest)))
+    p.kill()
+
+def kill_and_go_on(argv, out, log, aims, rng, longest=.4):
+    "The same command until it ends, killed once for each of `aims`; those that met it alive"
+    before,met = [],[]
     for i in range(100):
         at = read_status(out) if out.exists() else {}
         n = len(steps(log))
         p = start(argv, log, slow=.03)
-        if i<kills:
-            if rng.random()<.9: wait_for(p, log, 'train', noted(log, 'train')+1)
-            time.sleep(rng.uniform(0, longest))
-            p.kill()
+        if i<len(aims): kill_at(p, log, aims[i], rng, longest)
         p.join(120)
+        if p.exitcode==-signal.SIGKILL: met.append(aims[i])
         new = steps(log)[n:]
         if new and at.get('files'): assert new[0]==(at['epochs'],at['batch']) or at['batch']==6 and new[0]==(at['epochs']+1,0), 'begins where it was saved'
         assert (rows(out)[:len(before)] if before else [])==before, 'rows of finished epochs stay as they are'
         before = finished_rows(out)
-        if p.exitcode==0: return
+        if p.exitcode==0: return met
     raise AssertionError('never ends')
 
 def test_random_kills(mixed, whole, tmp_path):
     "SIGKILL at random moments of a run with workers, augmentation, mixup and a teacher"
-    kill_and_go_on([*mixed, '--workers', 2, '--out', tmp_path/'run'], tmp_path/'run', tmp_path/'log', 6, random.Random(0))
+    kill_and_go_on([*mixed, '--workers', 2, '--out', tmp_path/'run'], tmp_path/'run', tmp_path/'log', ['any']*6, random.Random(0))
     assert_same_run(tmp_path/'run', whole)
     done = steps(tmp_path/'log')
     assert 18<=len(done)<=18+6   # with a save after each batch, a kill costs one
 
 @pytest.mark.slow
-@pytest.mark.parametrize('i', range(20))
-def test_many_random_kills(mixed, whole, tmp_path, i):
+@pytest.mark.parametrize('i', range(25))
+def test_many_kills(mixed, whole, tmp_path, i):
+    "In a save, in validation, between epochs, at any moment, and again before the run has gone on; `bench/kills.py` counts them"
     rng = random.Random(100+i)
-    kill_and_go_on([*mixed, '--workers', i%3, '--out', tmp_path/'run'], tmp_path/'run', tmp_path/'log', 10, rng, longest=.3)
+    aims = ['save','valid','ended','any']
+    rng.shuffle(aims)
+    j = rng.randrange(4)
+    aims[j:j] = ['any','again']
+    met = kill_and_go_on([*mixed, '--workers', i%3, '--out', tmp_path/'run'], tmp_path/'run', tmp_path/'log', [*aims,'any','any'], rng, longest=.15)
     assert_same_run(tmp_path/'run', whole)
+    if 'BOT_KILLS' in os.environ:
+        with open(os.environ['BOT_KILLS'], 'a') as f: print(i, len(steps(tmp_path/'log'))-18, *met, file=f)
 
 @pytest.mark.parametrize('minutes', [0, 10])
 def test_a_kill_before_each_step_of_a_save(mixed, whole, tmp_path, minutes):

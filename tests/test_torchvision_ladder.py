@@ -218,7 +218,7 @@ def test_any_number_of_workers(argv, whole, tmp_path):
 
 def test_killed_at_any_moment(argv, whole, tmp_path):
     "In the middle of epochs, at the border of the sizes, with a mean that has begun"
-    kill_and_go_on([*argv, '--workers', 2, '--out', tmp_path/'run'], tmp_path/'run', tmp_path/'log', 6, random.Random(1))
+    kill_and_go_on([*argv, '--workers', 2, '--out', tmp_path/'run'], tmp_path/'run', tmp_path/'log', ['any']*6, random.Random(1))
     assert_same_run(tmp_path/'run', whole)
     same_average(tmp_path/'run', whole)
 
