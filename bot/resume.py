@@ -20,7 +20,7 @@ from fastcore.meta import delegates
 from fastai.callback.core import Callback, CancelEpochException
 from fastai.learner import Learner
 from .core import csv_text, end_state, exit_code, shown, UsageError, write_atomic
-from .files import Claim, plain_names, read_status, run_file, second_name, sync_folder, write_sum
+from .files import Claim, mend_files, plain_names, read_status, run_file, second_name, sync_folder, write_sum
 from .ladder import setting
 from .workers import deaths_wait, died
 from .keys import Step
@@ -59,7 +59,7 @@ class RunFolder(Callback):
         files = self.status.get('files') or {}
         if not files and self.status.get('epochs'): raise UsageError(f"The run in '{shown(self.path)}' was written before runs could go on: its weights are there, begin another run with them (--pretrained)")
         if files:
-            run_file(self.path, 'weights')
+            self.status['files'] = mend_files(self.path, files)
             self.state = read_state(run_file(self.path, 'state'))
             self.rows = self.state['rows']
 
@@ -87,7 +87,8 @@ class RunFolder(Callback):
         try:
             if self.claim: self.claim.check()   # what another process has taken over is not this one's to end
             self.write(state, **more)
-        except Exception as e: print(f'How the run ended could not be noted: {e}', file=sys.stderr)
+        except Exception as e:
+            if str(e)!=more.get('error'): print(f'How the run ended could not be noted: {e}', file=sys.stderr)
 
 # %% ../nbs/22_resume.ipynb #9df2b269
 @patch
