@@ -510,6 +510,38 @@ def test_settings_that_cannot_be_written(photos, tmp_path, monkeypatch):
     with pytest.raises(OSError, match='No space left'): quiet_fit(learner_of(photos), resume=tmp_path/'run')
     assert read_status(tmp_path/'run')['state']=='failed'
 
+class Told(Callback):
+    "Half of a pair: nothing can be given back"
+    def state_dict(self): return dict(n=1)
+
+class Taken(Callback):
+    "The other half: nothing is kept"
+    def load_state_dict(self, o): raise AssertionError
+
+@pytest.mark.parametrize('first,then,words', [(Told,Told,'as new: Told'), (Taken,Taken,'as new: Taken'), (None,Counts,'as new: Counts'), (Counts,None,'without hooks that it had: Counts'), (Counts,Counts,None)])
+def test_hooks_that_are_not_kept_are_named(photos, tmp_path, capsys, first, then, words):
+    def cbs(kind, *more): return [*([kind()] if kind else []), *more]
+    with pytest.raises(KeyboardInterrupt): quiet_fit(learner_of(photos, cbs=cbs(first, Break('middle'))), resume=tmp_path/'run')
+    capsys.readouterr()
+    quiet_fit(learner_of(photos, cbs=cbs(then)), resume=tmp_path/'run')
+    out = capsys.readouterr().out
+    assert words in out if words else 'Goes on, but' not in out
+    assert read_status(tmp_path/'run')['state']=='finished'
+
+@pytest.mark.parametrize('name,was,now', [('wd','0.0001','0.1'), ('epochs','3','4'), ('seed','3','4')])
+def test_settings_edited_by_hand(mixed, tmp_path, name, was, now):
+    "The optimizer would not follow, so the run is refused, and goes on once it is put back"
+    argv,f = [*mixed[:-1], 10, '--workers', 0],tmp_path/'run/args.yaml'
+    stopped(argv, tmp_path/'run', tmp_path/'log')
+    text = f.read_text()
+    assert text.count(f'  {name}: {was}\n')
+    f.write_text(text.replace(f'  {name}: {was}\n', f'  {name}: {now}\n', 1))
+    assert finish([*argv, '--out', tmp_path/'run'], tmp_path/'second')==2
+    out = Path(f"{tmp_path/'second'}.out").read_text()
+    assert 'was edited since' in out and f'{name}: {was} -> {now}' in out
+    f.write_text(text)
+    assert finish([*argv, '--out', tmp_path/'run'], tmp_path/'log')==0
+
 def test_moved_images(photos, tmp_path, capsys):
     shutil.copytree(photos, tmp_path/'a')
     with pytest.raises(KeyboardInterrupt): quiet_fit(learner_of(tmp_path/'a', cbs=Break('middle')), resume=tmp_path/'run')
