@@ -9,9 +9,9 @@ Docs: https://OWNER.github.io/bot/args.html.md"""
 
 # %% auto #0
 __all__ = ['may_change', 'versions', 'plain', 'changed_machine', 'made_with', 'fingerprint', 'valid_hash', 'check_fingerprint',
-           'seen_cfg', 'python_of', 'best_by', 'lower_is_better', 'judged_by', 'is_best', 'differences',
-           'check_same_run', 'columns_of', 'data_path', 'image_places', 'save_args', 'note_args', 'asked_for',
-           'command_of']
+           'seen_cfg', 'python_of', 'best_by', 'lower_is_better', 'judged_by', 'is_best', 'used_settings',
+           'differences', 'check_same_run', 'check_unedited', 'columns_of', 'data_path', 'image_places', 'save_args',
+           'note_args', 'asked_for', 'command_of']
 
 # %% ../nbs/21_args.ipynb #ebcf127b
 import math, os, platform, shlex
@@ -158,13 +158,19 @@ def is_best(
     return by is None or vals[-1] is not None and all(o is None or o<vals[-1] for o in vals[:-1])
 
 # %% ../nbs/21_args.ipynb #a22b4b77
+def used_settings(
+    learn:Learner # A learner that `bag_learner` made
+)->dict: # Plain
+    "All that `learn` trains by, but for its images"
+    r,data = learn.recipe,bag_of(learn.dls)
+    return plain(dict(r) | dict(rung=r.rung, but=r.but, reading=r.reading, classes=list(learn.dls.vocab)) | {k:data[k] for k in ('seed','bad') if k in data})
+
 def differences(
     args:dict, # What `args.yaml` holds
     learn:Learner # A learner that `bag_learner` made
 )->list: # 'lr: 0.1 -> 0.2', for each setting
     "What keeps `learn` from being the run's"
-    r,data = learn.recipe,bag_of(learn.dls)
-    now = plain(dict(r) | dict(rung=r.rung, but=r.but, reading=r.reading, classes=list(learn.dls.vocab)) | {k:data[k] for k in ('seed','bad') if k in data})
+    now = used_settings(learn)
     was = plain(args['settings']) | {k:args.get(k) for k in ('rung','but','reading','classes')} | {k:args['data'].get(k) for k in ('seed','bad')}
     return [f'{k}: {was.get(k)} -> {now.get(k)}' for k in was|now if was.get(k)!=now.get(k)]
 
@@ -181,6 +187,17 @@ def check_same_run(
     check_fingerprint(args, learn.dls)
     new = changed_machine(args, learn.dls.device)
     if new: print(f'Goes on elsewhere ({new}): the last bits may be others than those of a run that was never stopped')
+
+# %% ../nbs/21_args.ipynb #8f2e7653
+def check_unedited(
+    path:Path, # Run folder
+    was:dict, # `used_settings` when it was saved
+    learn:Learner # A learner made as `args.yaml` says
+):
+    "Refuse settings that are not those of the steps that were saved"
+    now = used_settings(learn)
+    other = '; '.join(f'{k}: {was.get(k)} -> {now.get(k)}' for k in was|now if was.get(k)!=now.get(k))
+    if other: raise UsageError(f"args.yaml of '{shown(path)}' was edited since the run was saved: {other}\nPut back what it was trained with, or begin another run (--fresh)")
 
 # %% ../nbs/21_args.ipynb #e8500887
 def columns_of(

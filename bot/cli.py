@@ -127,7 +127,8 @@ def follow(
         try:
             with heeding(learn): learn.fit_rung()
         except BaseException:
-            say(f"stopped after {len(keep.rows)} of {learn.recipe['epochs']} epochs and {keep.status.get('batch', 0)} batches; the same command with --out {run} goes on")
+            onward = f'; the same command with --out {run} goes on' if (run/'status.json').is_file() else ''   # the folder may have gone
+            say(f"stopped after {len(keep.rows)} of {learn.recipe['epochs']} epochs and {keep.status.get('batch', 0)} batches{onward}")
             raise
 
 def _verdict(learn, run):

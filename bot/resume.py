@@ -20,7 +20,7 @@ from fastcore.meta import delegates
 from fastai.callback.core import Callback, CancelEpochException
 from fastai.learner import Learner
 from .core import csv_text, end_state, exit_code, shown, UsageError, write_atomic
-from .files import Claim, plain_names, read_status, run_file, second_name, sync_folder, write_sum
+from .files import Claim, mend_files, plain_names, read_status, run_file, second_name, sync_folder, write_sum
 from .ladder import setting
 from .workers import deaths_wait, died
 from .keys import Step
@@ -31,7 +31,7 @@ from .average import judged_model, judged_pred
 from .predictions import judged, prediction_rows
 from .watch import timed, waited
 from .learner import BagLearner
-from .args import best_by, check_same_run, columns_of, is_best, judged_by, note_args, seen_cfg
+from .args import best_by, check_same_run, check_unedited, columns_of, is_best, judged_by, note_args, seen_cfg, used_settings
 from .runs import epoch_row, is_finished, save_dropped, weights_parts
 from .state import generator_state, hooks_by_name, image_paths, is_known, load_generators, load_model, load_training, read_state, state_parts
 from .state import training_state
@@ -59,7 +59,7 @@ class RunFolder(Callback):
         files = self.status.get('files') or {}
         if not files and self.status.get('epochs'): raise UsageError(f"The run in '{shown(self.path)}' was written before runs could go on: its weights are there, begin another run with them (--pretrained)")
         if files:
-            run_file(self.path, 'weights')
+            self.status['files'] = mend_files(self.path, files)
             self.state = read_state(run_file(self.path, 'state'))
             self.rows = self.state['rows']
 
@@ -87,7 +87,8 @@ class RunFolder(Callback):
         try:
             if self.claim: self.claim.check()   # what another process has taken over is not this one's to end
             self.write(state, **more)
-        except Exception as e: print(f'How the run ended could not be noted: {e}', file=sys.stderr)
+        except Exception as e:
+            if str(e)!=more.get('error'): print(f'How the run ended could not be noted: {e}', file=sys.stderr)
 
 # %% ../nbs/22_resume.ipynb #9df2b269
 @patch
@@ -125,7 +126,7 @@ def moment(self:RunFolder, rows, ended):
     spent = None if ended else dict(time=time.time()-getattr(self.recorder, 'start_epoch', 0), train=train, n=t.n, wait=t.wait)
     gens = {} if ended else dict(generators=self.generators)   # as they were before the step at hand seeded them
     place = dict(format=1, fit=self.fits, over=self.over, n_epoch=self.n_epoch, epoch=epoch, batch=batch, iter=i, rows=rows, spent=spent)
-    return training_state(self.learn) | gens | place
+    return training_state(self.learn) | gens | place | dict(settings=used_settings(self.learn))
 
 @patch
 def kept_weights(self:RunFolder, name, files):
@@ -215,9 +216,9 @@ def begin(self:RunFolder)->int:
     self.fits,self.saved,s = self.fits+1,time.monotonic(),self.state
     if s is None or self.fits>s['fit']: return self.check_new()
     if self.fits<s['fit'] or s.get('over'): return self.n_epoch
+    check_unedited(self.path, s.get('settings', used_settings(self.learn)), self.learn)   # an older state has none
     if s['n_epoch']!=self.n_epoch: raise UsageError(f"The run in '{shown(self.path)}' is one of {s['n_epoch']} epochs, this one of {self.n_epoch}: give the same, or another folder")
-    unknown = ', '.join(k for k,o in hooks_by_name(self.learn).items() if not is_known(o))
-    if unknown: print(f'Goes on, but with these hooks as new: {unknown}; give a hook state_dict and load_state_dict to have it kept')
+    self.tell_hooks(s['hooks'])
     try: load_model(self.learn.model, run_file(self.path, 'weights')), load_training(self.learn, s)
     except (RuntimeError,LookupError,TypeError,ValueError,AttributeError) as e:
         raise UsageError(f"The run in '{shown(self.path)}' cannot go on with this model, optimizer and hooks: {first_line(e)}\nGive those that it began with, or another folder (--fresh)") from e
@@ -234,6 +235,16 @@ def check_new(self:RunFolder)->int:
     if getattr(self.learn, 'unsaved', None)==self.path:
         raise UsageError(f"The run in '{shown(self.path)}' was interrupted before its first save, and this learner has trained since\nMake the learner anew, so that the run begins where a run begins, or name another folder")
     return 0
+
+# %% ../nbs/22_resume.ipynb #f61719a2
+@patch
+def tell_hooks(self:RunFolder, saved):
+    "Name hooks that go on as new, and those that are no more"
+    hooks = hooks_by_name(self.learn)
+    new = ', '.join(k for k,o in hooks.items() if not is_known(o) or hasattr(type(o), 'state_dict') and k not in saved)
+    gone = ', '.join(k for k in saved if k not in hooks)
+    if new: print(f'Goes on, but with these hooks as new: {new}; give a hook state_dict and load_state_dict to have it kept')
+    if gone: print(f'Goes on, but without hooks that it had: {gone}')
 
 # %% ../nbs/22_resume.ipynb #955706b2
 @patch

@@ -86,11 +86,13 @@ def read_state(
 kept = {TrackerCallback:('best',), EarlyStoppingCallback:('wait',), ReduceLROnPlateau:('wait',), ShowGraphCallback:('nb_batches',), GradientAccumulation:('count',),
     ParamScheduler:('hps',), HalfPrecision:('steps','skips','run_of','begun')}   # attributes of fastai's hooks, and of ours
 
+def _keeps(cb): return all(hasattr(type(cb), o) for o in ('state_dict','load_state_dict'))
+
 def hook_state(
     cb:Callback # A hook, in the middle of a fit
 )->dict: # Empty for one that has nothing to keep
     "What a hook must find again"
-    if hasattr(type(cb), 'state_dict'): return dict(own=cb.state_dict())
+    if _keeps(cb): return dict(own=cb.state_dict())
     res = {k:vars(cb)[k] for kind,ks in kept.items() if isinstance(cb, kind) for k in ks if k in vars(cb)}
     if isinstance(cb, MixedPrecision): res['scaler'] = cb.scaler.state_dict()
     if isinstance(cb, CSVLogger): res['text'] = (cb.path/cb.fname).read_text()
@@ -101,7 +103,7 @@ def load_hook(
     state:dict # From `hook_state`
 ):
     "Give `cb` what it had"
-    if 'own' in state: return cb.load_state_dict(state['own'])
+    if 'own' in state: return cb.load_state_dict(state['own']) if _keeps(cb) else None   # what a hook has not is looked for in the model
     if isinstance(cb, MixedPrecision) and state['scaler']: cb.scaler.load_state_dict(state['scaler'])
     if isinstance(cb, CSVLogger): cb.file.seek(0), cb.file.truncate(), cb.file.write(state['text']), cb.file.flush()
     for k in state.keys()-{'scaler','text'}: setattr(cb, k, state[k])
@@ -112,7 +114,7 @@ def is_known(
 )->bool: # Is all of it kept that it needs?
     "Whether a hook goes on as if nothing had happened"
     kind = type(cb)
-    return hasattr(kind, 'load_state_dict') or kind is not Callback and kind.__module__.split('.')[0] in ('fastai','bot')
+    return _keeps(cb) or kind is not Callback and kind.__module__.split('.')[0] in ('fastai','bot')
 
 def hooks_by_name(
     learn:Learner # With its hooks

@@ -270,13 +270,45 @@ def test_a_full_disk(mixed, whole, tmp_path):
     assert finish(argv, log)==0
     assert_same_run(tmp_path/'run', whole)
 
-def test_a_folder_that_goes(mixed, tmp_path):
-    p = start([*mixed, '--workers', 0, '--out', tmp_path/'run'], tmp_path/'log', slow=.1)
-    wait_for(p, tmp_path/'log', 'saved', 2)
-    shutil.rmtree(tmp_path/'run')
+@pytest.mark.parametrize('go', [shutil.rmtree, lambda o: o.rename(o.with_name('moved')), lambda o: (o.rename(o.with_name('moved')), o.touch())], ids=['removed','moved','a file'])
+def test_a_folder_that_goes(mixed, tmp_path, go):
+    "It is said once that the folder is there no more, and not that the command would go on; at its new place the run does"
+    argv = [*mixed[:-1], 10, '--workers', 0, '--out']
+    p = start([*argv, tmp_path/'run'], tmp_path/'log', slow=.1)
+    wait_for(p, tmp_path/'log', 'saved', 1)
+    go(tmp_path/'run')
     p.join(60)
     out = Path(f"{tmp_path/'log'}.out").read_text()
-    assert p.exitcode==1 and 'Traceback' not in out and ('was taken over' in out or 'Cannot write' in out)
+    assert p.exitcode==1 and 'Traceback' not in out and out.count(f"'{tmp_path/'run'}' is there no more: it was moved, renamed or removed")==1
+    assert 'stopped after 1 of 3 epochs' in out and '--out' not in out.split('stopped after')[1]
+    if (tmp_path/'moved').exists(): assert finish([*argv, tmp_path/'moved'], tmp_path/'again')==0 and steps(tmp_path/'again')[0]==(1,0)
+
+def stopped(argv, out, log):
+    "A run that was asked to stop in its second epoch"
+    p = start([*argv, '--out', out], log, slow=.05)
+    wait_for(p, log, 'train', 8)
+    os.kill(p.pid, signal.SIGUSR1)
+    p.join(30)
+    assert p.exitcode==75
+    return read_status(out)['files']
+
+def test_a_file_of_the_moment_that_is_gone(mixed, whole, tmp_path):
+    "Under one of its names it is enough; else it is named, what to do is said, and nothing is written. The predictions are no part of what training needs"
+    argv,run = [*mixed[:-1], 10, '--workers', 0],tmp_path/'run'
+    files = stopped(argv, tmp_path/'part', tmp_path/'log')
+    def again(*gone):
+        shutil.rmtree(run, ignore_errors=True), shutil.copytree(tmp_path/'part', run)
+        for o in gone: (run/o).unlink()
+        before,log = {o.name:o.read_bytes() for o in run.iterdir()},tmp_path/f'log-{len(os.listdir(tmp_path))}'
+        return finish([*argv, '--out', run], log),Path(f'{log}.out').read_text(),before
+    for k in 'best','last','weights','state':
+        code,out,before = again(files[k]['name'], *[f'{o}.safetensors' for o in ('best','last') if k==o or files[o]['name']==files[k]['name']])
+        assert code==3 and f"{files[k]['name']}' is missing or damaged" in out and '--fresh' in out and 'Error' not in out
+        assert before=={o.name:o.read_bytes() for o in run.iterdir()}
+    assert again(files['best']['name'], files['predictions']['name'])[0]==0
+    assert_same_run(run, whole)
+    code,out,_ = again(files['predictions']['name'], 'predictions.csv')
+    assert code==0 and 'goes on without it' in out
 
 def test_an_error_in_a_save_hides_nothing(photos, tmp_path, monkeypatch):
     "The first error is the one that is told, and the epoch does not count"
@@ -488,6 +520,38 @@ def test_settings_that_cannot_be_written(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(resume, 'note_args', full)
     with pytest.raises(OSError, match='No space left'): quiet_fit(learner_of(photos), resume=tmp_path/'run')
     assert read_status(tmp_path/'run')['state']=='failed'
+
+class Told(Callback):
+    "Half of a pair: nothing can be given back"
+    def state_dict(self): return dict(n=1)
+
+class Taken(Callback):
+    "The other half: nothing is kept"
+    def load_state_dict(self, o): raise AssertionError
+
+@pytest.mark.parametrize('first,then,words', [(Told,Told,'as new: Told'), (Taken,Taken,'as new: Taken'), (None,Counts,'as new: Counts'), (Counts,None,'without hooks that it had: Counts'), (Counts,Counts,None)])
+def test_hooks_that_are_not_kept_are_named(photos, tmp_path, capsys, first, then, words):
+    def cbs(kind, *more): return [*([kind()] if kind else []), *more]
+    with pytest.raises(KeyboardInterrupt): quiet_fit(learner_of(photos, cbs=cbs(first, Break('middle'))), resume=tmp_path/'run')
+    capsys.readouterr()
+    quiet_fit(learner_of(photos, cbs=cbs(then)), resume=tmp_path/'run')
+    out = capsys.readouterr().out
+    assert words in out if words else 'Goes on, but' not in out
+    assert read_status(tmp_path/'run')['state']=='finished'
+
+@pytest.mark.parametrize('name,was,now', [('wd','0.0001','0.1'), ('epochs','3','4'), ('seed','3','4')])
+def test_settings_edited_by_hand(mixed, tmp_path, name, was, now):
+    "The optimizer would not follow, so the run is refused, and goes on once it is put back"
+    argv,f = [*mixed[:-1], 10, '--workers', 0],tmp_path/'run/args.yaml'
+    stopped(argv, tmp_path/'run', tmp_path/'log')
+    text = f.read_text()
+    assert text.count(f'  {name}: {was}\n')
+    f.write_text(text.replace(f'  {name}: {was}\n', f'  {name}: {now}\n', 1))
+    assert finish([*argv, '--out', tmp_path/'run'], tmp_path/'second')==2
+    out = Path(f"{tmp_path/'second'}.out").read_text()
+    assert 'was edited since' in out and f'{name}: {was} -> {now}' in out
+    f.write_text(text)
+    assert finish([*argv, '--out', tmp_path/'run'], tmp_path/'log')==0
 
 def test_moved_images(photos, tmp_path, capsys):
     shutil.copytree(photos, tmp_path/'a')
