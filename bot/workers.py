@@ -11,7 +11,7 @@ __all__ = ['Tasks', 'Fetch', 'close_workers', 'close_at_end', 'keep_memory', 'le
            'signals_held', 'start_worker', 'WorkerDied', 'died', 'deaths_wait', 'batches_of']
 
 # %% ../nbs/03_workers.ipynb #3ac81eb8
-import atexit, ctypes, gc, multiprocessing, os, re, signal
+import atexit, ctypes, gc, multiprocessing, os, re, signal, sys
 from contextlib import contextmanager
 from copy import copy
 from functools import partial
@@ -76,8 +76,11 @@ def keep_memory():
 
 # %% ../nbs/03_workers.ipynb #a8982cb3
 def leave_signals_to_main():
-    "In a worker: let the main process answer signals"
+    "In a worker: let the main process answer signals, and end in silence while it ends"
     def once(signum, frame): signal.signal(signum, signal.SIG_DFL)
+    def unless_lost(kind, *args):   # of the thread that hands images over: the main process takes them no more
+        if not issubclass(kind, (ConnectionError,EOFError)): sys.__excepthook__(kind, *args)
+    sys.excepthook = unless_lost
     for s in _stops(): signal.signal(s, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, once)
     if hasattr(signal, 'pthread_sigmask'): signal.pthread_sigmask(signal.SIG_UNBLOCK, _stops())

@@ -375,3 +375,9 @@ def test_names_that_are_formulas_stay_text_in_every_table(images, tmp_path):
         assert not [o for o in cells if o[:1] in tuple('=+@')] and [o for o in cells if o.startswith("'=")]
         again = read_predictions(file, res.predictions.classes)
         assert again.classes[again.y[0]].startswith('=') and (odd/again.paths[0]).is_file()
+
+def test_a_worker_is_silent_of_what_is_no_longer_taken():
+    "The thread that hands images over says so by `sys.excepthook`; other errors are told"
+    code = 'import sys; from bot.workers import leave_signals_to_main; leave_signals_to_main()\nfor e in (ConnectionResetError(),EOFError(),ValueError("said")): sys.excepthook(type(e), e, None)'
+    p = subprocess.run([sys.executable, '-c', code], cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert p.stderr.strip()=='ValueError: said' and p.returncode==0
