@@ -264,8 +264,9 @@ def status(
     "Say how a run stands, and end with a code for it"
     from bot.files import held, plain_args, read_status
     run = Path(run).expanduser()
-    s,args = read_status(run),plain_args(run)
+    s = read_status(run)
     state = s.get('state', 'unknown')
+    args = {'settings':{}} if state=='begun' else plain_args(run)   # nothing is in it yet
     now = 'running' if held(run) else 'stopped without a word' if state=='running' else state
     say(f"{now}: {s.get('epochs', 0)} of {args['settings'].get('epochs', '?')} epochs" + (f" and {s['batch']} batches" if s.get('batch') else '') + (f"; {shown(s['error'])}" if s.get('error') else ''))
     if state not in ('finished','diverged') and args.get('command'): say(f"to go on with it: {args['command']}")

@@ -101,7 +101,7 @@ def new_run(
             if out and is_begun(path): return path
             if out: check_out(path)
             path.mkdir(parents=True, exist_ok=bool(out))
-            with open(path/'status.json', 'x') as f: f.write('{"state": "running", "epochs": 0}')   # whose file this is, its is the folder
+            with open(path/'status.json', 'x') as f: f.write('{"state": "begun", "epochs": 0}')   # whose file this is, its is the folder
             return path
         except FileExistsError: continue   # another run's
         except OSError as e: raise UsageError(f"Cannot write to the run folder '{shown(path)}': {e.strerror}; name one that can be written with --out") from e

@@ -11,8 +11,9 @@ from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from fastai.callback.training import GradientAccumulation
 from fastai.torch_core import set_seed
 from bot.block import bag_dls
+from bot import cli
 from bot.cli import main
-from bot.core import BotError
+from bot.core import BotError, Terminated
 from bot.files import is_whole, read_status, run_file
 from bot import args, precision, sources
 from bot.learner import bag_learner
@@ -461,6 +462,16 @@ def test_a_late_hook_goes_on(photos, teacher, tmp_path):
     with pytest.raises(KeyboardInterrupt): run('run', Break('middle'))
     again,b = run('run')
     assert a.n==b.n==18 and same(dict(again.model.state_dict()), dict(whole.model.state_dict()))
+
+def test_ended_before_it_has_begun(mixed, tmp_path, monkeypatch):
+    "Between the making of the folder and the first look at the images: nothing says that it runs, and the same command begins"
+    argv = [str(o) for o in (*mixed, '--workers', 0, '--epochs', 1, '--out', tmp_path/'run')]
+    def ended(*args): raise Terminated
+    with monkeypatch.context() as m:
+        m.setattr(cli, '_verdict', ended)
+        assert main(argv)==Terminated.code and read_status(tmp_path/'run')=={'state':'begun','epochs':0}
+        assert cli.status_main([str(tmp_path/'run')])==75
+    assert main(argv)==0 and read_status(tmp_path/'run')['state']=='finished'
 
 def test_what_a_kill_leaves_of_a_beginning(mixed, tmp_path):
     "An empty status.json is no run; one that was removed beside a run's files is told"
