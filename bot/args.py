@@ -165,14 +165,16 @@ def used_settings(
     r,data = learn.recipe,bag_of(learn.dls)
     return plain(dict(r) | dict(rung=r.rung, but=r.but, reading=r.reading, classes=list(learn.dls.vocab)) | {k:data[k] for k in ('seed','bad') if k in data})
 
+def _changes(was, now): return [f'{k}: {was.get(k)} -> {now.get(k)}' for k in was|now if was.get(k)!=now.get(k)]
+
+# %% ../nbs/21_args.ipynb #a105009a
 def differences(
     args:dict, # What `args.yaml` holds
     learn:Learner # A learner that `bag_learner` made
 )->list: # 'lr: 0.1 -> 0.2', for each setting
     "What keeps `learn` from being the run's"
-    now = used_settings(learn)
     was = plain(args['settings']) | {k:args.get(k) for k in ('rung','but','reading','classes')} | {k:args['data'].get(k) for k in ('seed','bad')}
-    return [f'{k}: {was.get(k)} -> {now.get(k)}' for k in was|now if was.get(k)!=now.get(k)]
+    return _changes(was, used_settings(learn))
 
 def check_same_run(
     path:Path, # Run folder
@@ -195,8 +197,7 @@ def check_unedited(
     learn:Learner # A learner made as `args.yaml` says
 ):
     "Refuse settings that are not those of the steps that were saved"
-    now = used_settings(learn)
-    other = '; '.join(f'{k}: {was.get(k)} -> {now.get(k)}' for k in was|now if was.get(k)!=now.get(k))
+    other = '; '.join(_changes(was, used_settings(learn)))
     if other: raise UsageError(f"args.yaml of '{shown(path)}' was edited since the run was saved: {other}\nPut back what it was trained with, or begin another run (--fresh)")
 
 # %% ../nbs/21_args.ipynb #e8500887

@@ -57,36 +57,42 @@ def until(f, limit, tmp):
 
 def epochs(tmp): return status(tmp).get('epochs', 0)
 
-def lose_guest(tmp):
-    "The one that does not hold the rendezvous is lost: the job goes on, and no finished epoch is lost"
+@contextmanager
+def two_agents(tmp):
+    "A job of two agents that has finished two epochs"
     with machines():
         ps = [agent(i, tmp) for i in (0,1)]
         until(lambda: epochs(tmp)>=2, 240, tmp)
+        yield ps
+
+def save(p, tmp):
+    "Ask a job to save and stop"
+    p.send_signal(signal.SIGUSR1)
+    p.wait(30)
+    assert status(tmp)['state']=='saved', status(tmp)
+
+def lose_guest(tmp):
+    "The one that does not hold the rendezvous is lost: the job goes on, and no finished epoch is lost"
+    with two_agents(tmp) as ps:
         lose(spaces[1], True)
         had = epochs(tmp)
         secs = until(lambda: epochs(tmp)>=had+2, 90, tmp)
         said = (tmp/'0.txt').read_text()
         again = [int(o.split()[3]) for o in said.splitlines() if o.startswith('goes on after')]
         assert again and again[-1]>=had, said
-        ps[0].send_signal(signal.SIGUSR1)
-        ps[0].wait(30)
-        assert status(tmp)['state']=='saved', status(tmp)
+        save(ps[0], tmp)
     return secs
 
 def lose_holder(tmp):
     "The one that holds it is lost: the other ends in words, and the same command goes on"
-    with machines():
-        ps = [agent(i, tmp) for i in (0,1)]
-        until(lambda: epochs(tmp)>=2, 240, tmp)
+    with two_agents(tmp) as ps:
         lose(spaces[0], False)
         had = epochs(tmp)
         secs = until(lambda: ps[1].poll() is not None, 60, tmp)
         assert ps[1].returncode and 'Another process of the run was lost' in (tmp/'1.txt').read_text(), (tmp/'1.txt').read_text()
         p = agent(0, tmp, '1')
         until(lambda: epochs(tmp)>had, 120, tmp)
-        p.send_signal(signal.SIGUSR1)
-        p.wait(30)
-        assert status(tmp)['state']=='saved', status(tmp)
+        save(p, tmp)
     return secs
 
 def main(times):
