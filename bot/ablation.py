@@ -16,7 +16,7 @@ from pathlib import Path
 from fastcore.meta import delegates
 from .core import check_place, shown, UsageError
 from .ranges import Num, One
-from .ladder import default_rung, options, settings
+from .ladder import default_rung, in_ladder, options, settings
 from .learner import pick_device
 from .args import asked_for, plain
 from .grid import check_plan, default_seeds, file_rows, fix_plan, image_mark, ladder_rows, make_plan, one_out_rows, read_plan
@@ -30,11 +30,13 @@ def asked_rows(
     but:str='', # Tricks to leave out
     rung:str=default_rung, # Of what is left out one at a time, and of a file's cells
     leave_one_out:bool=False, # Leave out its tricks one at a time
-    cells:str=None # File of cells
+    cells:str=None, # File of cells
+    ladder:str=None # Name of the ladder; unset, the first that has the rung
 )->list: # Of dicts
     "The rows that a command asks for"
     if sum((bool(rungs), leave_one_out, bool(cells)))>1: raise UsageError('rungs, leave_one_out and cells are three ways to say what is compared: give one of them')
-    return one_out_rows(rung, but) if leave_one_out else file_rows(cells, rung) if cells else ladder_rows(rungs, but)
+    rung = in_ladder(rung, ladder)
+    return one_out_rows(rung, but) if leave_one_out else file_rows(cells, rung) if cells else ladder_rows(rungs, but, ladder)
 
 def timed_plan(
     src, rows, device, jobs, workers, seeds, budget, threads, **kw # As `ablate` has them
@@ -76,7 +78,7 @@ def after_cell(
 def ablate(
     src:str, # Folder with `train` and `valid` (or `val`, `test`), or a folder a class; a CSV; 'digits'
     rungs:str='', # Rungs to compare, in order: 'baseline,cosine,smooth'; unset, all of the ladder
-    ladder:One('paper')='paper', # Ladder that the rungs are of
+    ladder:One('paper', 'torchvision')=None, # Ladder that the rungs are of; unset, the first that has them, and without rungs the paper's
     but:str='', # Tricks to leave out, 'distill,fp16'
     leave_one_out:bool=False, # Compare `rung` with the same without each of its tricks
     cells:str=None, # YAML file of what to compare instead: a name and settings a line; the first is what others are compared with
@@ -92,7 +94,7 @@ def ablate(
     **given
 )->Ablation: # Its `str` is for people, Jupyter shows a table; nothing of a dry run
     "Which tricks help on these images: train rows from several seeds, and compare them. The same command goes on with what was stopped, or helps with what another does"
-    rows,device,workers = asked_rows(rungs, but, rung, leave_one_out, cells),pick_device(device),given.pop('workers', None)
+    rows,device,workers = asked_rows(rungs, but, rung, leave_one_out, cells, ladder),pick_device(device),given.pop('workers', None)
     given = {k:v for k,v in given.items() if v is not None}
     kw = dict(budget=budget, sweep=sweep, as_paper=as_paper, **given)
     asked = asked_for(but=but, rows=[plain(r) for r in rows], seeds=seeds or (None if budget else default_seeds), **kw)

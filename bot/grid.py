@@ -19,7 +19,7 @@ from inspect import signature
 from pathlib import Path
 import torch, yaml
 from .core import DataError, in_words, nearest, shown, UsageError, write_once
-from .ladder import as_names, check_settings, in_ladder, ladder, Recipe, recipe, settings, split_options, tricks_of
+from .ladder import as_names, check_settings, in_ladder, ladders, Recipe, recipe, settings, split_options, tricks_of
 from .settle import drop_epochs, warmup_epochs
 from .links import check_same_images
 from .sources import find_source
@@ -33,12 +33,13 @@ from .chance import looks_for, more_alpha
 
 # %% ../nbs/28_grid.ipynb #94004815
 def ladder_rows(
-    rungs:str='', # Names, in order: 'baseline,cosine,smooth'; unset, all of the paper's
-    but:str='' # Tricks to leave out of each
+    rungs:str='', # Names, in order: 'baseline,cosine,smooth'; unset, all of the ladder
+    but:str='', # Tricks to leave out of each
+    ladder:str=None # Name of the ladder; unset, the first that has a rung, and without rungs the paper's
 )->list: # Of dicts
     "The rungs of a ladder, each compared with the one before"
     but = as_names(but)
-    names = [in_ladder(o) for o in as_names(rungs)] or [o for o in ladder if o not in but]
+    names = [in_ladder(o, ladder) for o in as_names(rungs) or ladders[ladder or 'paper'] if rungs or o not in but]
     if len(set(names))<len(names): raise UsageError(f"A rung is named twice: {', '.join(names)}")
     return [dict(name=o, rung=o, but=list(but), changes={}, vs=before) for o,before in zip(names, [None,*names])]
 
@@ -139,7 +140,7 @@ default_seeds,teacher_seed = 8,999
 def _teacher_cell(source, device, reading, as_paper, n_out, changes):
     "The largest model that images and device allow, trained with all that comes before distillation"
     r = recipe('smooth', (), reading, **{k:v for k,v in changes.items() if k!='arch'})
-    r = Recipe(r | dict(arch=ladder['distill']['teacher']), r.rung, r.but, r.reading, r.given, r.paper)
+    r = Recipe(r | dict(arch=ladders['paper']['distill']['teacher']), r.rung, r.but, r.reading, r.given, r.paper)
     r = fit_recipe(r, source.n_train, source.short_edge, device, source.settings, as_paper)
     return _cell(r, [teacher_seed], key=run_key(r, n_out), split='valid')
 

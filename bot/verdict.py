@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from fastcore.xml import Div, P, to_xml
 from matplotlib.figure import Figure
-from .core import csv_text, DataError, html_table, shown, write_atomic
+from .core import csv_text, DataError, html_table, shown, UsageError, write_atomic
 from .files import read_status
-from .ladder import ladder
+from .ladder import ladder_of, ladders
 from .page import html_page, part, sort_table, svg_figure
 from .judge import read_predictions
 from .chance import decided, Estimate, measured_spread, over_both, over_seeds, visible
@@ -96,9 +96,11 @@ def published_step(
     a:str, # Name of a row
     b:str # Of the one after it
 )->float: # In points; `None` if nothing is published
-    "What a step of the ladder brought in the paper"
-    tops = [getattr(ladder.get(o), 'top1', None) for o in (a, b)]
-    return None if None in tops else round(tops[1]-tops[0], 2)
+    "What a step of a ladder brought where it was published"
+    try: at = [ladder_of(o) for o in (a, b)]
+    except UsageError: return None   # somebody's own
+    tops = [ladders[where][row].top1 for where,row in at]
+    return None if None in tops or at[0][0]!=at[1][0] else round(tops[1]-tops[0], 2)
 
 # %% ../nbs/28_verdict.ipynb #e1c834f9
 def table_rows_of(
