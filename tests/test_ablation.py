@@ -110,6 +110,18 @@ def test_a_teacher_is_a_cell_or_its_rows_are_left_out(photos, tmp_path):
     assert args['settings']['teacher'].endswith('cells/teacher-999')
     assert make_plan(photos, ladder_rows('smooth,distill'), teacher='none', **tiny)['left_out']==['distill']
 
+def test_the_second_ladder(photos, tmp_path, capsys):
+    "By its name; the averaged weights are judged, and what was published is that ladder's"
+    words_of = photos,'--ladder','torchvision','--rungs','smooth,resize','--but','long,fixres','--seeds',1,'--epochs',2,'--out',tmp_path/'a',*words
+    assert run(capsys, *words_of)[0]==0
+    rows = list(csv.DictReader((tmp_path/'a/ablation.csv').open()))
+    assert [o['row'] for o in rows]==['torchvision.smooth','resize'] and rows[1]['published']=='1.56'
+    path = cell_path(tmp_path/'a', 'resize', 0)
+    args = yaml.safe_load((path/'args.yaml').read_text())
+    assert args['settings']['ema'] and args['reading']=='torchvision' and args['but']==['long','fixres']
+    last = list(csv.DictReader((path/'metrics.csv').open()))[-1]
+    assert float(rows[1]['accuracy'])==pytest.approx(float(last['ema_accuracy']), abs=1e-6)
+
 def test_a_sweep_chooses_by_validation_and_reports_by_test(photos, tmp_path):
     plan = make_plan(photos, ladder_rows('baseline,smooth'), seeds=2, epochs=1, sweep='lr=.0001,.02', **tiny)
     fix_plan(tmp_path/'a', plan, {})
