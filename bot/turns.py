@@ -15,12 +15,14 @@ __all__ = ['cell_path', 'is_done', 'score', 'cell_recipe', 'recipe_from', 'cell_
 import json, os, sys, time
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Thread
 import numpy as np, torch
 from fastai.torch_core import set_seed
 from .core import BotError, handled, shown, Terminated
 from .files import Claim, held, this_place
 from .ladder import Recipe, recipe
 from .sources import find_source
+from .workers import end_with_main
 from .block import bag_dls
 from .learner import bag_learner, data_settings, pick_device
 from .runs import is_finished
@@ -206,6 +208,7 @@ def work_together(
         raise
 
 def _worker(path, device, workers, threads, after):
-    "In a process of its own"
+    "In a process of its own, which ends when the first one is killed"
+    Thread(target=end_with_main, daemon=True).start()
     try: work(path, device, workers, threads, after)
     except (KeyboardInterrupt,Terminated): sys.exit(130)

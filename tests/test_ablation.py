@@ -193,6 +193,20 @@ def test_workers_that_are_killed(photos, alone, tmp_path):
     check_cells(path, logs, 2)
     assert table(path)==alone[1]
 
+def alive(pid):
+    try: return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0]!='Z'
+    except OSError: return False
+
+def test_no_worker_outlives_a_command_that_is_killed(photos, tmp_path):
+    "It would go on with the whole ablation"
+    p = subprocess.Popen([sys.executable, '-m', 'bot', 'ablate', str(photos), '--rungs', 'baseline,smooth', '--epochs', '200', '--out', str(tmp_path/'a'), *words, '--jobs', '2'], cwd=root,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: len(list(tmp_path.glob('a/cells/*/.claim-*')))>=2)
+    ids = [int(o) for o in Path(f'/proc/{p.pid}/task/{p.pid}/children').read_text().split()]
+    assert len(ids)>=2
+    p.kill(), p.wait()
+    wait_for(lambda: not any(map(alive, ids)), 20)
+
 def test_a_worker_of_another_machine_that_sleeps(photos, alone, tmp_path):
     "It is taken for dead after its silence; when it wakes up it leaves the cell to the other, and goes on with others"
     path,logs = grid(photos, alone, tmp_path),[tmp_path/f'log{i}' for i in range(2)]
