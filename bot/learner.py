@@ -149,6 +149,7 @@ def dls_recipe(
     reading = reading or (bag_of(dls).get('reading') if usual_reading(rung)=='paper' else None)
     r = recipe(rung, but, reading, **(changes | {k:v for k,v in made.items() if k not in _off or v!=_off[k]}))
     r = as_dls(r, made, told=False)
+    r.held.add('min_scale')   # crops are made
     return fit_recipe(r, len(dls.train_ds), made['size'], dls.device or default_device(), getattr(src, 'settings', None), as_paper)
 
 # %% ../nbs/20_learner.ipynb #cbf2e6fc

@@ -126,6 +126,6 @@ def fit_short(
     r:Recipe # Settings, its batch and length settled
 )->Recipe: # With a note for each change
     "What a run from random weights needs that shows each image few times"
-    if r['pretrained'] or r['epochs']>short_passes: return r
+    if r['pretrained'] or r['epochs']>short_passes or 'min_scale' in {*r.given, *r.held}: return r
     why = f"from random weights, each image {r['epochs']} times"
     return r.adopt(why, lr=short_rate*r['bs']/256, **{k:f(r[k], v) for k,(f,v) in _mild.items()})
