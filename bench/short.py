@@ -3,18 +3,18 @@
     python bench/short.py ../shared/data/cifar10_sample --size 32 --passes 3,10
     python bench/short.py ../shared/data/clothing --size 64 --passes 3,10,30
 
-A run of a quarter-width xresnet18d in float32, one thread each, the rest as it is settled; a GPU (`--device cuda`) takes several runs side by side. `rate` is a factor on the rate that the batch size gives. An ablation goes on where it was stopped.
+A run of a quarter-width xresnet18d in float32, one thread each, the rest as it is settled; a GPU (`--device cuda`) takes several runs side by side. `rate` is a factor on the rate that the batch size gives; `settled` is what `bot-train` takes for that length. An ablation goes on where it was stopped.
 Adds to `bench/results/short.csv`: `passes` is the number of times that each image is seen, `over` the difference to the paper's settings with the same seeds, with its interval for new images."""
 import argparse, csv, platform, tempfile
 from pathlib import Path
 import yaml
 
-crops = dict(paper={}, crop35=dict(min_scale=.35), crop50=dict(min_scale=.5))
+crops = dict(paper=dict(min_scale=.08), crop35=dict(min_scale=.35), crop50=dict(min_scale=.5))
 weak = dict(min_scale=.35, jitter=.1, pca=0)
 
 def cells(lr):
     "Rows of settings by name; `lr` is the rate that is settled"
-    more = {'rate4': dict(lr=4*lr), 'crop35-rate4': dict(min_scale=.35, lr=4*lr), 'weak-rate4': dict(weak, lr=4*lr), 'weak-rate4-hard': dict(weak, lr=4*lr, eps=0)}
+    more = {'rate4': dict(min_scale=.08, lr=4*lr), 'crop35-rate4': dict(min_scale=.35, lr=4*lr), 'weak-rate4': dict(weak, lr=4*lr), 'weak-rate4-hard': dict(weak, lr=4*lr, eps=0), 'settled': {}}
     return {k:dict(rung='smooth', arch='xresnet18d', widen=.25, fp16=False) | o for k,o in (crops | more).items()}
 
 def machine(device):

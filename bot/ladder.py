@@ -25,6 +25,8 @@ from .core import html_table, in_words, nearest, UsageError
 from .ranges import Either, Num, Nums, One, Some, Switch
 
 # %% ../nbs/01_ladder.ipynb #363d7155
+_paper = 'https://arxiv.org/abs/1812.01187'
+
 class Trick(dict):
     "The settings that one row of a ladder changes, with what is published about it"
     def __init__(self,
@@ -34,7 +36,7 @@ class Trick(dict):
         top1:float=None, # Accuracy of its rung, in percent
         table:str='', # Where that stands in the paper
         alone:float=None, # The same without the row before it
-        source:str='https://arxiv.org/abs/1812.01187', # Where `table` is
+        source:str=_paper, # Where `table` is
         **values # Settings by name
     ):
         super().__init__(values)
@@ -46,7 +48,7 @@ class Ladder(dict):
         "A row that is a plain dict has nothing published"
         def said(o): return (o.table, f"{o.top1}{f' ({o.alone} without the row before)' if o.alone else ''}") if isinstance(o, Trick) and o.top1 else ('', '')
         rows = [(k, in_words(v), *said(v)) for k,v in self.items()]
-        where = 'in the paper' if self is ladders['paper'] else 'in its source'
+        where = 'in the paper' if {o.source for o in self.values() if isinstance(o, Trick) and o.top1}=={_paper} else 'in its source'
         return html_table(('rung', 'what it changes', where, 'top-1, %'), rows)
 
 # %% ../nbs/01_ladder.ipynb #8e88f834

@@ -89,7 +89,7 @@ def fit_to(
         why = f'{n_train:,} training images' if cuda else f'on {device}'
         r = r.adopt(why, arch=re.sub(r'^xresnet\d+', 'xresnet18', r['arch']))
     if not cuda: r = r.adopt(f'on {device}', epochs=min(r['epochs'], 20), fp16=False)
-    return fit_short(fit_steps(r, n_train))
+    return fit_steps(fit_short(r), n_train)
 
 def fit_view(
     r:Recipe, # Settings

@@ -342,3 +342,9 @@ def test_what_the_readme_says_of_folds_was_measured():
     tuned,probe = ([percent(k, n) for n in ('100','400','0')] for k in ('finetune','probe'))
     said = re.search(r'fine-tuning gets (\d+%) right after 100 training images, (\d+%) after 400 and (\d+%) after 2,727; the head alone gets (\d+%), (\d+%) and (\d+%)', (root/'README.md').read_text())
     assert [*said.groups()]==tuned+probe
+
+def test_what_the_readme_says_of_short_runs_was_measured():
+    runs = list(csv.DictReader((root/'bench/results/short.csv').open()))
+    def percent(of, row): return next(f"{100*float(o['accuracy']):.0f}%" for o in runs if (o['set'],o['passes'],o['row'])==(of,'10',row))
+    said = re.search(r"10 epochs at 64 pixels get (\d+%) right where the paper's own crops, colors and rate get (\d+%); of 5,000 images of CIFAR-10 it is (\d+%) and (\d+%)", (root/'README.md').read_text())
+    assert [*said.groups()]==[percent(of, row) for of in ('clothing','cifar10_sample') for row in ('weak-rate4','paper')]
