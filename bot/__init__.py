@@ -10,6 +10,7 @@ Modules:
 - `bot.about`: A run before it begins, after each epoch, and at its end, in lines for a terminal
 - `bot.alike`: Copies, and images that show the same under another encoding, among hundreds of thousands
 - `bot.args`: Settings, data and versions of a run in one text file, from which it can be made again
+- `bot.arrow`: Rows of a data set that Hugging Face's library has saved, and the image of each
 - `bot.augment`: The paper's input pipeline (§2.1), in its words and in its authors' code
 - `bot.average`: A second model whose weights are a running mean of those in training
 - `bot.balance`: A loss in which each class has the same say, however many images it has
@@ -67,6 +68,7 @@ Modules:
 - `bot.resnet`: Four variants of ResNet at seven depths, all made by one class, and what they cost
 - `bot.resume`: The same command, or the same cell, goes on where a run stopped, and ends with the same bits
 - `bot.runs`: What a run was asked for and what it reached, in a folder that is read without running anybody's code
+- `bot.saved`: Which split of a data set trains, which validates, and which is kept aside
 - `bot.schedule`: Warmup, step and cosine decay as functions of the batch, for fastai's `ParamScheduler`
 - `bot.settle`: What data and device change in a recipe, each change with its reason
 - `bot.shards`: Many images in few files: where each of them is, and how it is read

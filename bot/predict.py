@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from .core import check_place, close, DataError, HungUp, plain_cell, shown, UsageError, write_atomic, WriteError
 from .ranges import Num
 from .ladder import setting
+from .arrow import arrow_paths, is_arrow
 from .shards import is_shards, shard_parts
 from .images import Encoded, ImageError
 from .folders import files_words, Folder
@@ -155,7 +156,8 @@ def _listed():
     return [os.fsdecode(o.rstrip(b'\r')) for o in data.split(b'\0' if b'\0' in data else b'\n') if o.strip()]
 
 def _below(path):
-    "Images of a folder, or of shards in it; itself, if there are none"
+    "Images of a folder, or of shards or rows in it; itself, if there are none"
+    if is_arrow(path): return arrow_paths(path)
     if is_shards(path): return [f for part in shard_parts(path).values() for f,_ in part]
     top = Folder(path)
     if others := top.unused(): print(f"'{shown(path)}': {files_words(others)} not used", file=sys.stderr)
