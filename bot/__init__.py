@@ -50,6 +50,7 @@ Modules:
 - `bot.losses`: Label smoothing, cross entropy of soft targets and the distillation loss: pure functions, and one loss class that fastai takes as its own
 - `bot.mixup`: A hook that trains on blends of two images and of their labels
 - `bot.models`: Our models, timm's, and any other, by one function
+- `bot.objects`: Images in an object store, listed once, read one by one and kept on the disk
 - `bot.optimizer`: Nesterov momentum as torch computes it under fastai's schedules, weight decay for weights only, and the learning rate for a batch size
 - `bot.outcome`: What a run left in its folder, read without any code of training, and its curves
 - `bot.page`: The frame of an HTML page in one file: style, escaping, sortable tables, thumbnails under a budget, figures
@@ -58,6 +59,7 @@ Modules:
 - `bot.precision`: Hooks that compute in 16 bits, and lay out images channels last
 - `bot.predict`: A trained model asked about images: files, folders or a list, in, a table out, without fastai
 - `bot.predictions`: The likeliest classes of each image and the loss, as the rows of `predictions.csv`
+- `bot.prefix`: The names of objects, read as folders
 - `bot.prepared`: Loaders that prepare images as a model with weights expects
 - `bot.probe`: A head fitted to published weights by logistic regression, in one pass over the images
 - `bot.published`: Which model a tag or a file means, what its weights know already, and whose they are

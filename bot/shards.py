@@ -9,11 +9,11 @@ Docs: https://OWNER.github.io/bot/shards.html.md"""
 
 # %% auto #0
 __all__ = ['index_file', 'index_version', 'columns', 'Stat', 'is_shards', 'read_index', 'read_column', 'check_tars', 'Shards',
-           'open_shards', 'shard_item', 'path_stat', 'path_bytes', 'ShardItems', 'shard_parts', 'classes_of',
+           'open_shards', 'shard_item', 'path_stat', 'path_bytes', 'etag_of', 'ShardItems', 'shard_parts', 'classes_of',
            'by_class']
 
 # %% ../nbs/01_shards.ipynb #225b09ed
-import errno, json, os
+import errno, json, os, stat
 from bisect import bisect_right
 from collections import namedtuple
 from functools import lru_cache
@@ -22,6 +22,7 @@ from zlib import crc32
 import numpy as np
 from .core import DataError, shown
 from .arrow import row_item
+from .objects import object_item
 
 # %% ../nbs/01_shards.ipynb #f29c0ace
 index_file,index_version = 'shards.json',1
@@ -139,9 +140,12 @@ def shard_item(
 Stat = namedtuple('Stat', 'st_mode st_dev st_ino st_size st_mtime_ns st_ctime_ns')
 
 def path_stat(
-    path # Of a file, of an image in a shard, or of a row
+    path # Of a file, of an image in a shard, of a row or an object
 ): # With the attributes of `os.stat_result` that are used here
-    "What the system says of a file; of an image in a shard or a row: of what it is in, with its own size and its place beside the inode"
+    "What the system says of a file; of an image in a shard or a row: of what it is in, with its own size and its place beside the inode; of an object its size, and its etag as times"
+    if found := object_item(path):
+        size,tag = found[0].stat(found[1])
+        return Stat(stat.S_IFREG, 0, found[1], size, crc32(tag.encode()), crc32(tag.encode()))
     if found := row_item(path):
         s,i = found
         st = os.stat(os.path.join(s.path, 'state.json'))
@@ -153,12 +157,19 @@ def path_stat(
     return Stat(st.st_mode, st.st_dev, (st.st_ino, int(s.offset[i])), int(s.size[i]), st.st_mtime_ns, st.st_ctime_ns)
 
 def path_bytes(
-    path # Of a file, of an image in a shard, or of a row
+    path # Of a file, of an image in a shard, of a row or an object
 )->bytes: # All of it
     "What a path leads to"
-    found = row_item(path) or shard_item(path)
+    found = object_item(path) or row_item(path) or shard_item(path)
     if found: return found[0].read(found[1])
     with open(path, 'rb') as f: return f.read()
+
+def etag_of(
+    path # Of a file, of an image in a shard, of a row or an object
+)->str: # Nothing, unless it is of an object
+    "What a bucket knows the content of an object by"
+    found = object_item(path)
+    return f' {found[0].stat(found[1])[1]}' if found else ''
 
 # %% ../nbs/01_shards.ipynb #12e69a3d
 class ShardItems:

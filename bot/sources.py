@@ -21,6 +21,7 @@ from fastcore.basics import store_attr
 from .core import DataError, shown, UsageError, within
 from .ladder import setting
 from .arrow import is_arrow
+from .objects import bucket_of, is_address
 from .shards import by_class, classes_of, is_shards, open_shards, shard_parts
 from .images import first_readable, plain_reason
 from .datasets import digits, digits_settings, fastai_data, fastai_names, random_words, split_classes
@@ -28,6 +29,7 @@ from .exclude import leave_out, read_exclude
 from .folders import check_classes, check_level, check_nested, check_parts, class_name, find_parts, first_fault, Folder, folder_notes, image_exts
 from .folders import labelled, lift, part_words, some, suffix
 from .links import double_notes, followed, link_notes, size_of
+from .prefix import bucket_folder
 from .saved import split_saved
 
 # %% ../nbs/03_sources.ipynb #39bd85aa
@@ -48,7 +50,7 @@ class Source:
         if exclude: (train,valid,test),words = leave_out(exclude, train, valid, test)
         notes = [*notes, words] if exclude else notes
         store_attr('name,train,valid,how')
-        self.path,self.items,self.test,self.notes = Path(path),train+valid,test or [],list(notes)
+        self.path,self.items,self.test,self.notes = path if is_address(path) else Path(path),train+valid,test or [],list(notes)
         self.n_train,self.n_valid = len(train),len(valid)
         self.splits = slice(self.n_train),slice(self.n_train, len(self.items))
         self.classes = sorted(classes_of(train))
@@ -96,14 +98,16 @@ def file_size(
 
 # %% ../nbs/03_sources.ipynb #0cbd14db
 def folder_source(
-    path:Path, # `train|valid|test/<class>/*` or `<class>/*`
+    path:Path|Folder, # `train|valid|test/<class>/*` or `<class>/*`
     valid_pct:float=.2, # Share of each class that validates, where there is no folder for it
     seed:int=0, # Seed of that split
     name:str=None, # What the user wrote
-    exclude:tuple=None # Images to leave out, of `read_exclude`
+    exclude:tuple=None, # Images to leave out, of `read_exclude`
+    notes:list=() # What else is to be known of it
 )->Source: # Its images
     "Source of a folder"
-    name,top = name or str(path),Folder(path)
+    top = path if isinstance(path, Folder) else Folder(path)
+    name,path = name or str(path),top.path
     parts = find_parts(top)
     if parts: check_parts(top, parts)
     else: check_classes(top)
@@ -116,7 +120,7 @@ def folder_source(
     else:
         path,how = base.path,random_words(valid_pct, seed)
         train,valid = ([train[i] for i in o] for o in split_classes([o[1] for o in train], valid_pct, seed))
-    return Source(name, path, train, valid, how, test, folder_notes(top, parts) + link_notes(train, valid, test), exclude)
+    return Source(name, path, train, valid, how, test, folder_notes(top, parts) + link_notes(train, valid, test) + [*notes], exclude)
 
 # %% ../nbs/03_sources.ipynb #ecff9b7b
 split_words = {o:('train','valid','test').index(part) for o,part in part_words.items()} | {o:i for i,s in enumerate(('0 0.0 false no', '1 1.0 true yes')) for o in s.split()}
@@ -260,7 +264,7 @@ def odd_rows(
 def found_at(
     src, # As `find_source` takes it
     root=None # Folder of a table's images; unset, the one it is in
-)->tuple: # 'source', 'frame', 'digits', 'shards', 'saved', 'folder' or 'table'; the folder that its paths begin in
+)->tuple: # 'source', 'frame', 'digits', 'shards', 'saved', 'bucket', 'folder' or 'table'; the folder that its paths begin in
     "What `src` is, and where"
     if isinstance(src, Source): return 'source',src.path
     if not (root is None or _is_path(root)): raise UsageError(f"root={shown(repr(root))[:60]}: name the folder that a table's paths begin in")
@@ -269,6 +273,7 @@ def found_at(
     path,name = os.path.expanduser(src),str(src)
     if not name: raise DataError("No source: name a folder, a CSV file or a dataset")
     if name=='digits': return 'digits',digits()   # a folder of that name is './digits'
+    if is_address(name): return 'bucket','s3://'+'/'.join(filter(None, bucket_of(name)))
     if is_shards(path): return 'shards',os.path.abspath(path)
     if is_arrow(path): return 'saved',os.path.abspath(path)
     if os.path.isdir(path): return 'folder',path
@@ -281,7 +286,7 @@ def _is_path(o): return isinstance(o, (str, os.PathLike)) and isinstance(os.fspa
 
 # %% ../nbs/03_sources.ipynb #c1a47675
 def find_source(
-    src, # 'digits', a name of fastai's, a folder, shards, a CSV file, a data frame, or a `Source`
+    src, # 'digits', a name of fastai's, a folder, shards, what `datasets` saved, 's3://bucket/folder', a CSV file, a data frame, or a `Source`
     valid_pct:float=.2, # Share of each class that validates, where the source does not say
     seed:int=0, # Seed of that split
     root=None, # Folder of a table's images; unset, the one it is in
@@ -295,6 +300,9 @@ def find_source(
     if kind=='digits': return digits_source(out)
     if kind=='shards': return shard_source(top, name, out)
     if kind=='saved': return Source(name, top, **split_saved(top, valid_pct, seed), exclude=out)
+    if kind=='bucket':
+        folder,words = bucket_folder(top)
+        return folder_source(folder, valid_pct, seed, name, out, [words])
     if kind=='folder': return folder_source(Path(top), valid_pct, seed, name, out)
     return table_source(src if kind=='frame' else read_table(Path(os.path.expanduser(src))), top, valid_pct, seed, name, out)
 
