@@ -1,7 +1,7 @@
 """Images and their classes, from wherever they are
 
 A **source** is a list of images with their classes and a split into training and validation images. `find_source` makes one from a folder,
-a table, or the name of a data set: fastai's, or the embedded digits.
+a table, a bucket, a saved data set, or the name of one: fastai's, or the embedded digits.
 
 Docs: https://OWNER.github.io/bot/sources.html.md"""
 
