@@ -74,7 +74,7 @@ def after_cell(
 @delegates(settings)
 @delegates(options, keep=True, but=['seed'])
 def ablate(
-    src:str, # Folder with `train` and `valid` (or `val`, `test`), or a folder a class; a CSV; 'digits'
+    src:str, # Folder with `train` and `valid` (or `val`, `test`), or a folder a class; s3://bucket/folder; a CSV; 'digits'
     rungs:str='', # Rungs to compare, in order: 'baseline,cosine,smooth'; unset, all of the ladder
     ladder:One('paper')='paper', # Ladder that the rungs are of
     but:str='', # Tricks to leave out, 'distill,fp16'
