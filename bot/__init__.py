@@ -10,6 +10,7 @@ Modules:
 - `bot.about`: A run before it begins, after each epoch, and at its end, in lines for a terminal
 - `bot.alike`: Copies, and images that show the same under another encoding, among hundreds of thousands
 - `bot.args`: Settings, data and versions of a run in one text file, from which it can be made again
+- `bot.arrow`: Rows of a data set that Hugging Face's library has saved, and the image of each
 - `bot.augment`: The paper's input pipeline (§2.1), in its words and in its authors' code
 - `bot.average`: A second model whose weights are a running mean of those in training
 - `bot.balance`: A loss in which each class has the same say, however many images it has
@@ -49,6 +50,7 @@ Modules:
 - `bot.losses`: Label smoothing, cross entropy of soft targets and the distillation loss: pure functions, and one loss class that fastai takes as its own
 - `bot.mixup`: A hook that trains on blends of two images and of their labels
 - `bot.models`: Our models, timm's, and any other, by one function
+- `bot.objects`: Images in an object store, listed once, read one by one and kept on the disk
 - `bot.optimizer`: Nesterov momentum as torch computes it under fastai's schedules, weight decay for weights only, and the learning rate for a batch size
 - `bot.outcome`: What a run left in its folder, read without any code of training, and its curves
 - `bot.page`: The frame of an HTML page in one file: style, escaping, sortable tables, thumbnails under a budget, figures
@@ -57,6 +59,7 @@ Modules:
 - `bot.precision`: Hooks that compute in 16 bits, and lay out images channels last
 - `bot.predict`: A trained model asked about images: files, folders or a list, in, a table out, without fastai
 - `bot.predictions`: The likeliest classes of each image and the loss, as the rows of `predictions.csv`
+- `bot.prefix`: The names of objects, read as folders
 - `bot.prepared`: Loaders that prepare images as a model with weights expects
 - `bot.probe`: A head fitted to published weights by logistic regression, in one pass over the images
 - `bot.published`: Which model a tag or a file means, what its weights know already, and whose they are
@@ -67,6 +70,7 @@ Modules:
 - `bot.resnet`: Four variants of ResNet at seven depths, all made by one class, and what they cost
 - `bot.resume`: The same command, or the same cell, goes on where a run stopped, and ends with the same bits
 - `bot.runs`: What a run was asked for and what it reached, in a folder that is read without running anybody's code
+- `bot.saved`: Which split of a data set trains, which validates, and which is kept aside
 - `bot.schedule`: Warmup, step and cosine decay as functions of the batch, for fastai's `ParamScheduler`
 - `bot.settle`: What data and device change in a recipe, each change with its reason
 - `bot.shards`: Many images in few files: where each of them is, and how it is read

@@ -76,7 +76,7 @@ def after_cell(
 @delegates(settings)
 @delegates(options, keep=True, but=['seed'])
 def ablate(
-    src:str, # Folder with `train` and `valid` (or `val`, `test`), or a folder a class; a CSV; 'digits'
+    src:str, # Folder with `train` and `valid` (or `val`, `test`), or a folder a class; s3://bucket/folder; a CSV; 'digits'
     rungs:str='', # Rungs to compare, in order: 'baseline,cosine,smooth'; unset, all of the ladder
     ladder:One('paper', 'torchvision')=None, # Ladder that the rungs are of; unset, the first that has them, and without rungs the paper's
     but:str='', # Tricks to leave out, 'distill,fp16'

@@ -26,6 +26,7 @@ from .core import shown, UsageError, write_atomic
 from .files import plain_args
 from .ladder import options
 from .settle import drop_epochs, warmup_epochs
+from .objects import whole_path
 from .links import check_same_images, items_hash
 from .sources import file_size
 from .augment import reading_cfg
@@ -223,7 +224,7 @@ def image_places(
 )->dict: # `path`, and `images`, in which the paths of `predictions.csv` begin
     "Where the images of `dls` lie now"
     root = getattr(bag_of(dls).get('src'), 'path', None)
-    return dict(path=data_path(dls), images=root and os.path.abspath(root))
+    return dict(path=data_path(dls), images=root and whole_path(root))
 
 # %% ../nbs/21_args.ipynb #8ffaaf0c
 def save_args(

@@ -276,7 +276,7 @@ def n_workers(
 
 @delegates(BagImageBlock)
 def bag_dls(
-    src, # 'digits', a name of fastai's, a folder, a CSV file, a data frame, or a `Source`
+    src, # 'digits', a name of fastai's, a folder, 's3://bucket/folder', a CSV file, a data frame, or a `Source`
     size:int=None, # Side of an image, in pixels; unset, the source's own, or 224
     bs:int=None, # Images in a batch; unset, the source's own, or 64
     reading:str='paper', # 'paper': §2.1 as it is written; 'gluoncv': as its authors' code has it

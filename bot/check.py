@@ -30,6 +30,7 @@ from .core import DataError, shown, UsageError, write_atomic
 from .ladder import setting
 from .settle import fit_size
 from .exclude import read_exclude
+from .objects import whole_path
 from .folders import Folder, is_plain_part, lift, part_of
 from .sources import find_source, found_at
 from .look import fields, least_edge, looks, open_looks, read_looks, unchanged, write_looks
@@ -244,9 +245,9 @@ def check(
 )->Check: # What was found; its folder is `out`
     "Look at every image of a source, and write down what would spoil a training"
     workers,size = (v if v is None else setting(k)(v, k) for k,v in dict(workers=workers, size=size).items())
-    top = os.path.abspath(found_at(src, root)[1])
+    top = whole_path(found_at(src, root)[1])
     items,how,notes,refused = listed(src, top, exclude, valid_pct=valid_pct, seed=split_seed, root=root)
-    items = [(os.path.abspath(f),c,p) for f,c,p in items]
+    items = [(whole_path(f),c,p) for f,c,p in items]
     out = open_check(out, src, top)
     try: res = Check(_name(src), out, top, items, how, look_at_all(out, top, sorted({f for f,_,_ in items}), workers, _progress('files')), size)
     except BaseException:

@@ -29,7 +29,7 @@ from .call import as_process, as_trainer, lasting_streams, opts_of, Parser, pars
 @delegates(settings)
 @delegates(options, keep=True)
 def train(
-    src:str='digits', # Folder with `train` and `valid` (or `val`, `test`), or a folder a class; a CSV; 'digits'
+    src:str='digits', # Folder with `train` and `valid` (or `val`, `test`), or a folder a class; s3://bucket/folder; a CSV; 'digits'
     rung:str=None, # Rung of the ladder: this trick and all before it; unset, 'smooth', where weights are asked for 'finetune'
     but:str='', # Tricks to leave out, 'distill,fp16'
     as_paper:bool=False, # Keep the paper's values, however small the data or slow the device
@@ -202,7 +202,7 @@ def main(
 
 # %% ../nbs/30_cli.ipynb #6d7131d4
 def check_images(
-    src:str, # Folder with `train` and `valid` (or `val`, `test`), or a folder a class; a CSV; 'digits'
+    src:str, # Folder with `train` and `valid` (or `val`, `test`), or a folder a class; s3://bucket/folder; a CSV; 'digits'
     out:str=None, # Folder to write to; that of a check that was stopped goes on; unset, a new one under `checks/`
     size=None, workers=None, valid_pct=options()['valid_pct'], root=None, exclude=None
 ): # A `Check`

@@ -19,10 +19,14 @@ import numpy as np, torch
 from torch import nn
 from .core import BotError, check_place, csv_text, DataError, nearest, shown, UsageError, write_once
 from .ladder import setting
+from .arrow import is_arrow
+from .objects import is_address
 from .shards import is_shards, shard_parts
 from .exclude import leave_out, read_exclude
 from .folders import check_classes, check_level, check_nested, find_parts, Folder, is_plain_part, labelled, lift, part_of, some
 from .links import check_same_images, followed, items_hash
+from .prefix import bucket_folder
+from .saved import saved_parts
 from .sources import find_source, read_table, Source, table_rows
 from .resnet import check_size
 from .predictions import judged, prediction_rows
@@ -55,7 +59,9 @@ def labelled_images(
     "The labelled images of `src`, by part"
     path,name = os.path.expanduser(src) if not isinstance(src, Source) else '',str(getattr(src, 'name', src))
     if is_shards(path): res = Labelled(name, os.path.abspath(path), shard_parts(path))
-    elif name!='digits' and os.path.isdir(path): res = _folder_parts(name, path)
+    elif is_arrow(path): res = Labelled(name, os.path.abspath(path), parts if len(parts := saved_parts(path)[0])>1 else {'': parts['train']})
+    elif is_address(path): res = _folder_parts(name, path.rstrip('/'), bucket_folder(path)[0])
+    elif name!='digits' and os.path.isdir(path): res = _folder_parts(name, path, Folder(path))
     elif os.path.isfile(path): res = _table_parts(name, path, root or os.path.dirname(os.path.abspath(path)))
     else:
         o = find_source(src, root=root)
@@ -64,8 +70,7 @@ def labelled_images(
     return res
 
 # %% ../nbs/27_evaluate.ipynb #80829b58
-def _folder_parts(name, path):
-    top = Folder(path)
+def _folder_parts(name, path, top):
     plain = {part_of(o.name):o for o in top.full()} if top.full() and all(is_plain_part(o.name) for o in top.full()) else {}
     parts = find_parts(top) or plain
     if parts: return Labelled(name, path, {k:_labelled(lift(o)) for k,o in parts.items()})

@@ -20,6 +20,7 @@ from collections import Counter
 from importlib.util import find_spec
 from unicodedata import normalize
 from .core import DataError, shown
+from .arrow import is_arrow
 from .shards import is_shards
 from .images import Encoded, ImageError, plain_reason
 
@@ -301,7 +302,7 @@ def _path_hint(
     path:str # Of an image
 )->str: # For people; nothing if there is such a file
     "What is wrong with a path that leads to no file"
-    if os.path.lexists(path) or is_shards(os.path.dirname(os.path.dirname(path))): return ''
+    if os.path.lexists(path) or is_arrow(os.path.dirname(path)) or is_shards(os.path.dirname(os.path.dirname(path))): return ''
     if '\\' in path: return "; write '/' for '\\'"
     ends = [o for o in sorted(image_exts) if os.path.exists(path+o)]
     return f"; there is a file with '{ends[0]}' behind that name: write the suffix too" if ends else "; is root the folder that the paths begin in?"

@@ -14,7 +14,7 @@ __all__ = ['double_notes', 'followed', 'link_notes', 'size_of', 'items_hash', 'c
 import hashlib, os
 from collections import Counter
 from .core import DataError, shown, UsageError
-from .shards import path_stat
+from .shards import etag_of, path_stat
 
 # %% ../nbs/03_links.ipynb #3c6e8b94
 def double_notes(
@@ -82,7 +82,7 @@ def items_hash(
     def line(part, o):
         if root is None: return f'{part} {o!r}'
         path,label = o if isinstance(o, (tuple,list)) else (o,'')
-        return f'{part} {str(path).removeprefix(top)!r} {size_of(path)} {label!r}'
+        return f'{part} {str(path).removeprefix(top)!r} {size_of(path)}{etag_of(path)} {label!r}'
     lines = [line(k, o) for k,items in parts.items() for o in items]
     return hashlib.blake2b('\n'.join([*map(repr, classes), *lines]).encode(errors='backslashreplace'), digest_size=16).hexdigest()
 

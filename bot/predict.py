@@ -20,9 +20,12 @@ from torch.utils.data import DataLoader
 from .core import check_place, close, DataError, HungUp, plain_cell, shown, UsageError, write_atomic, WriteError
 from .ranges import Num
 from .ladder import setting
+from .arrow import arrow_paths, is_arrow
+from .objects import is_address
 from .shards import is_shards, shard_parts
 from .images import Encoded, ImageError
 from .folders import files_words, Folder
+from .prefix import bucket_folder
 from .workers import batches_of, leave_signals_to_main
 from .keys import key, keyed
 from .augment import batch_input, view
@@ -143,7 +146,7 @@ def image_files(
     paths = [paths] if isinstance(paths, (str,Path)) else list(paths)
     if not paths: raise UsageError("No images: name files, folders, or '-' for a list on standard input")
     named = [o for p in paths for o in (_listed() if str(p)=='-' else [p])]
-    return [f for p in named for f in (_below(str(p)) if os.path.isdir(p) else [str(p)])]
+    return [f for p in named for f in (_below(str(p)) if os.path.isdir(p) or is_address(p) else [str(p)])]
 
 def _listed():
     "Paths on standard input"
@@ -155,7 +158,9 @@ def _listed():
     return [os.fsdecode(o.rstrip(b'\r')) for o in data.split(b'\0' if b'\0' in data else b'\n') if o.strip()]
 
 def _below(path):
-    "Images of a folder, or of shards in it; itself, if there are none"
+    "Images of a folder, or of shards or rows in it; itself, if there are none"
+    if is_arrow(path): return arrow_paths(path)
+    if is_address(path): return bucket_folder(path)[0].below() or [path]
     if is_shards(path): return [f for part in shard_parts(path).values() for f,_ in part]
     top = Folder(path)
     if others := top.unused(): print(f"'{shown(path)}': {files_words(others)} not used", file=sys.stderr)

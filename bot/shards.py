@@ -9,11 +9,11 @@ Docs: https://OWNER.github.io/bot/shards.html.md"""
 
 # %% auto #0
 __all__ = ['index_file', 'index_version', 'columns', 'Stat', 'is_shards', 'read_index', 'read_column', 'check_tars', 'Shards',
-           'open_shards', 'shard_item', 'path_stat', 'path_bytes', 'ShardItems', 'shard_parts', 'classes_of',
+           'open_shards', 'shard_item', 'path_stat', 'path_bytes', 'etag_of', 'ShardItems', 'shard_parts', 'classes_of',
            'by_class']
 
 # %% ../nbs/01_shards.ipynb #225b09ed
-import errno, json, os
+import errno, json, os, stat
 from bisect import bisect_right
 from collections import namedtuple
 from functools import lru_cache
@@ -21,6 +21,8 @@ from itertools import accumulate
 from zlib import crc32
 import numpy as np
 from .core import DataError, shown
+from .arrow import row_item
+from .objects import object_item
 
 # %% ../nbs/01_shards.ipynb #f29c0ace
 index_file,index_version = 'shards.json',1
@@ -86,6 +88,7 @@ class Shards:
             raise DataError(f"The index in '{shown(path)}' is of other shards or classes than its columns: write the shards again with bot-shard")
 
     def __len__(self): return self.n
+    def again(self): return open_shards,(self.path,)   # how a worker that is started anew comes to them
     def tar(self, i): return self.tars[bisect_right(self.ends, i)]
     def name(self, i): return f"{self.tar(i)}/{i:08d}{self.info['suffixes'][self.suffix[i]]}"
     def item(self, i): return f'{self.path}{os.sep}{self.name(i)}',self.classes[self.label[i]]
@@ -137,9 +140,16 @@ def shard_item(
 Stat = namedtuple('Stat', 'st_mode st_dev st_ino st_size st_mtime_ns st_ctime_ns')
 
 def path_stat(
-    path # Of a file, or of an image in a shard
+    path # Of a file, of an image in a shard, of a row or an object
 ): # With the attributes of `os.stat_result` that are used here
-    "What the system says of a file; of an image in a shard: of its shard, with its own size and its offset beside the inode"
+    "What the system says of a file; of an image in a shard or a row: of what it is in, with its own size and its place beside the inode; of an object its size, and its etag as times"
+    if found := object_item(path):
+        size,tag = found[0].stat(found[1])
+        return Stat(stat.S_IFREG, 0, found[1], size, crc32(tag.encode()), crc32(tag.encode()))
+    if found := row_item(path):
+        s,i = found
+        st = os.stat(os.path.join(s.path, 'state.json'))
+        return Stat(st.st_mode, st.st_dev, (st.st_ino, i), s.size(i), s.changed, s.changed)
     found = shard_item(path)
     if not found: return os.stat(path)
     s,i = found
@@ -147,18 +157,25 @@ def path_stat(
     return Stat(st.st_mode, st.st_dev, (st.st_ino, int(s.offset[i])), int(s.size[i]), st.st_mtime_ns, st.st_ctime_ns)
 
 def path_bytes(
-    path # Of a file, or of an image in a shard
+    path # Of a file, of an image in a shard, of a row or an object
 )->bytes: # All of it
     "What a path leads to"
-    found = shard_item(path)
+    found = object_item(path) or row_item(path) or shard_item(path)
     if found: return found[0].read(found[1])
     with open(path, 'rb') as f: return f.read()
+
+def etag_of(
+    path # Of a file, of an image in a shard, of a row or an object
+)->str: # Nothing, unless it is of an object
+    "What a bucket knows the content of an object by"
+    found = object_item(path)
+    return f' {found[0].stat(found[1])[1]}' if found else ''
 
 # %% ../nbs/01_shards.ipynb #12e69a3d
 class ShardItems:
     "Pairs of path and class, made when they are asked for"
     def __init__(self,
-        shards:Shards, # Whose images
+        shards, # Whose images: `Shards`, or `ArrowRows`
         which # Their numbers: a `range` or an array
     ):
         self.shards,self.which = shards,which
@@ -172,11 +189,12 @@ class ShardItems:
         return self.shards.item(int(self.which[i]))
 
     def __iter__(self): return (self.shards.item(int(i)) for i in self.which)
-    def __reduce__(self): return _again,(self.shards.path,self.which)
+    def __reduce__(self): return _again,(*self.shards.again(), self.which)
     def __add__(self, other):
-        a,b = self.which,getattr(other, 'which', None)
-        if not isinstance(a, range) or not isinstance(b, range) or a.stop!=b.start: return [*self, *other]
-        return ShardItems(self.shards, range(a.start, b.stop))
+        if getattr(other, 'shards', None) is not self.shards: return [*self, *other]
+        a,b = self.which,other.which
+        follow = isinstance(a, range) and isinstance(b, range) and a.stop==b.start
+        return ShardItems(self.shards, range(a.start, b.stop) if follow else np.concatenate([a, b]))
 
     def numbers(self, places):
         "Numbers of the images at some places; a range is not written out for it"
@@ -187,7 +205,7 @@ class ShardItems:
         "Numbers of their classes"
         return self.shards.label[self.numbers(np.arange(len(self)))]
 
-def _again(path, which): return ShardItems(open_shards(path), which)
+def _again(how, args, which): return ShardItems(how(*args), which)
 
 # %% ../nbs/01_shards.ipynb #ed65f5ac
 def shard_parts(

@@ -225,7 +225,7 @@ def begin_shards(
 
 # %% ../nbs/03_writing.ipynb #e6b2498a
 def shard(
-    src:str, # 'digits', a name of fastai's, a folder, shards, or a CSV file
+    src:str, # 'digits', a name of fastai's, a folder, shards, 's3://bucket/folder', or a CSV file
     out:str, # Folder to write to; the same command goes on with one that is not finished
     short_edge:Num('[1,65535]', int)=None, # Make larger images so small; unset, files are written as they are
     quality:Num('[1,100]', int)=90, # Of the JPEGs that are made with short_edge

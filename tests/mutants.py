@@ -76,7 +76,7 @@ table = [   # name, module, old, new, file of tests and which of it (pytest's -k
     ('open gradients are lost', 'state', "grads[k].to(p.device) if k in grads else p.grad", 'p.grad', 'resume parity'),
     ('a claim that nobody asks', 'files', "if o and self.lives(n, o): raise", "if False: raise", 'resume two_at_once'),
     ('workers heed the interrupt', 'workers', "signal.signal(s, signal.SIG_IGN)", "pass", 'compose leave_signals'),
-    ('fingerprint without sizes', 'links', ' {size_of(path)} ', ' ', 'resume same_command'),
+    ('fingerprint without sizes', 'links', ' {size_of(path)}{etag_of(path)} ', ' ', 'resume same_command'),
     ('an answer beside its image', 'predict', "({} if reason else _classes(*next(best), model.classes))", "_classes(*next(best, ([], [])), model.classes)", 'predict order'),
     ('formulas in a table', 'core', """return "'"+v""", 'return v', 'predict spreadsheet'),
     ('the record without its middle', 'augment', "cfg['interpolation']), size, cfg['crop'])", "cfg['interpolation']), size)", 'paper'),
