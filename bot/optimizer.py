@@ -18,6 +18,7 @@ from fastcore.basics import patch
 from fastai.learner import Learner
 from fastai.optimizer import Optimizer
 from .ladder import check_settings, ladder, setting
+from .settle import paper_rate
 from .init import norm_layers
 from .resnet import own_names, unwrapped
 
@@ -26,7 +27,7 @@ def scale_lr(
     bs:int # Images in a step, over all devices and accumulated batches
 )->float: # Learning rate
     "Learning rate of a batch of `bs` images, §3.1"
-    return .1*bs/256
+    return paper_rate*bs/256
 
 # %% ../nbs/12_optimizer.ipynb #10d5a0fe
 class Nesterov(Optimizer):
