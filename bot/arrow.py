@@ -17,7 +17,7 @@ from bisect import bisect_right
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from unicodedata import normalize
-import numpy as np, pandas as pd
+import numpy as np
 from .core import DataError, shown, UsageError
 
 # %% ../nbs/01_arrow.ipynb #e4297a78
@@ -98,11 +98,12 @@ def _kind(o):
 def _names(names): return ', '.join(shown(o) for o in list(names)[:6]) + (f' and {len(names)-6:,} more' if len(names)>6 else '')
 
 def label_numbers(
-    values:pd.Series, # A column: numbers of `names`, or any words
+    values, # A column of pandas: numbers of `names`, or any words
     names:list, # Of classes; `None` where the values are the names
     where:str # Folder, for the message
 )->tuple: # Numbers (n,) uint32 and the names that they are of
     "The class of each row"
+    import pandas as pd   # half a second, which other sources do without
     if names is None:
         words = values.map(str, na_action='ignore').str.strip() if len(values) else values
         x,names = pd.factorize(words.where(words!=''))
