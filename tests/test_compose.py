@@ -281,7 +281,7 @@ def test_a_wrapped_model_leaves_plain_weights(tmp_path, wrap):
     early = wrap(make()).state_dict()   # names as an earlier run, or another program, has them
     assert torch.equal(load_weights(make(), early).fc.weight, early[next(k for k in early if k.endswith('fc.weight'))])
 
-@pytest.mark.parametrize('wrap', wraps.values(), ids=wraps)
+@pytest.mark.parametrize('wrap', [pytest.param(o, marks=[] if k in ('both','reverse') else pytest.mark.slow) for k,o in wraps.items()], ids=wraps)
 def test_a_wrapped_model_goes_on(tmp_path, wrap):
     "With open gradients, from one kind of wrapper to another"
     def learner(wrap): return bag_learner(digits(bs=128), 'baseline', arch=wrap(xresnet18d(n_out=10, widen=1/16)), epochs=2)
