@@ -156,7 +156,7 @@ def test_divergence(images, tmp_path, capsys):
     assert rc==4 and 'lr' in err and 'batch' in err
     assert json.loads((tmp_path/'a/status.json').read_text())['state']=='diverged'
 
-@pytest.mark.parametrize('sig,rc,state', [(signal.SIGINT, 130, 'interrupted'), (signal.SIGTERM, 143, 'terminated')])
+@pytest.mark.parametrize('sig,rc,state', [pytest.param(signal.SIGINT, 130, 'interrupted', marks=pytest.mark.slow), (signal.SIGTERM, 143, 'terminated')])
 def test_interrupts_keep_finished_epochs(sig, rc, state, images, tmp_path):
     out = tmp_path/'a'
     p = subprocess.Popen([sys.executable, '-c', code, str(images), '--epochs', '500', '--out', str(out), *tiny], stdout=subprocess.PIPE, text=True, cwd=tmp_path,

@@ -13,7 +13,7 @@ from fasttransform import Transform
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.callback.core import Callback, CancelBatchException
-from fastai.callback.training import GradientAccumulation
+from fastai.callback.training import GradientAccumulation, ShortEpochCallback
 from fastcore.basics import noop
 from fastai.callback.mixup import CutMix, MixUp
 from fastai.learner import Learner, Recorder
@@ -250,7 +250,7 @@ def test_freeze_leaves_the_head():
     compiled = torch.compile(xresnet18d(n_out=10, widen=1/16), backend='eager')
     parallel = nn.DataParallel(get_model('mobilenetv3_small_050', 10))
     for arch,head in ('mobilenetv3_small_050','classifier.'),(parallel,'module.classifier.'),(tv.shufflenet_v2_x0_5(num_classes=10),'fc.'),(own,'4.'),(compiled,'_orig_mod.fc.'):
-        learn = bag_learner(digits(bs=128), 'baseline', arch=arch)
+        learn = bag_learner(digits(bs=128), 'baseline', arch=arch, cbs=ShortEpochCallback(.3, short_valid=True))
         learn.freeze()
         got = moved(learn, learn.fit, 1)-norms(learn.model)
         assert got and all(k.startswith(head) for k in got), (head, got)
@@ -265,8 +265,9 @@ def test_one_layer_says_so(capsys):
 
 def compiled(model): return torch.compile(model, backend='eager')
 wraps = dict(compiled=compiled, parallel=nn.DataParallel, both=lambda o: compiled(nn.DataParallel(o)), reverse=lambda o: nn.DataParallel(compiled(o)))
+some_wraps = [pytest.param(o, marks=[] if k in ('both','reverse') else pytest.mark.slow) for k,o in wraps.items()]
 
-@pytest.mark.parametrize('wrap', wraps.values(), ids=wraps)
+@pytest.mark.parametrize('wrap', some_wraps, ids=wraps)
 def test_a_wrapped_model_leaves_plain_weights(tmp_path, wrap):
     "As the network itself has them, which a run, wrapped in any way, reads"
     def make(): return xresnet18d(n_out=10, widen=1/16)
@@ -281,7 +282,7 @@ def test_a_wrapped_model_leaves_plain_weights(tmp_path, wrap):
     early = wrap(make()).state_dict()   # names as an earlier run, or another program, has them
     assert torch.equal(load_weights(make(), early).fc.weight, early[next(k for k in early if k.endswith('fc.weight'))])
 
-@pytest.mark.parametrize('wrap', [pytest.param(o, marks=[] if k in ('both','reverse') else pytest.mark.slow) for k,o in wraps.items()], ids=wraps)
+@pytest.mark.parametrize('wrap', some_wraps, ids=wraps)
 def test_a_wrapped_model_goes_on(tmp_path, wrap):
     "With open gradients, from one kind of wrapper to another"
     def learner(wrap): return bag_learner(digits(bs=128), 'baseline', arch=wrap(xresnet18d(n_out=10, widen=1/16)), epochs=2)
@@ -672,7 +673,7 @@ class Kill(Callback):
         if self.where!='save': kill()
         if self.where=='step': time.sleep(1)
 
-@pytest.mark.parametrize('where,own', [('loop',True), ('step',True), ('save',True), ('loop',False), ('step',False)])
+@pytest.mark.parametrize('where,own', [('loop',True), pytest.param('step', True, marks=pytest.mark.slow), ('save',True), ('loop',False), pytest.param('step', False, marks=pytest.mark.slow)])
 def test_a_killed_worker_is_said_in_words(tmp_path, where, own, monkeypatch):
     "Once, where a batch is waited for, however many loaders lost theirs; what is saved meanwhile is whole, and the next pass has new ones"
     learn = small(digits(num_workers=1, bs=64) if own else foreign(workers=1))

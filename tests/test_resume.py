@@ -211,7 +211,7 @@ def test_a_signal_saves_and_ends(mixed, whole, tmp_path, name, at, group):
     assert len(steps(log))==18
     assert_same_run(tmp_path/'run', whole)
 
-@pytest.mark.parametrize('name', ['SIGTERM','SIGINT'])
+@pytest.mark.parametrize('name', ['SIGTERM',pytest.param('SIGINT', marks=pytest.mark.slow)])
 def test_a_second_signal_ends_at_once(mixed, whole, tmp_path, name):
     argv,log = [*mixed, '--workers', 2, '--out', tmp_path/'run'],tmp_path/'log'
     p = start(argv, log, group=True, slow=.5)
@@ -234,7 +234,7 @@ def test_what_was_ignored_stays_ignored(mixed, tmp_path):
     p.join(60)
     assert p.exitcode==0 and read_status(tmp_path/'run')['state']=='finished'
 
-@pytest.mark.parametrize('method', ['fork','spawn','forkserver'])
+@pytest.mark.parametrize('method', ['fork','spawn',pytest.param('forkserver', marks=pytest.mark.slow)])
 def test_workers_end_with_a_killed_run(mixed, tmp_path, method):
     p = start([*mixed, '--workers', 1, '--out', tmp_path/'run'], tmp_path/'log', group=True, slow=.2, method=method)
     wait_for(p, tmp_path/'log', 'train', 2)
@@ -550,7 +550,7 @@ def test_hooks_that_are_not_kept_are_named(photos, tmp_path, capsys, first, then
     assert words in out if words else 'Goes on, but' not in out
     assert read_status(tmp_path/'run')['state']=='finished'
 
-@pytest.mark.parametrize('name,was,now', [('wd','0.0001','0.1'), ('epochs','3','4'), ('seed','3','4')])
+@pytest.mark.parametrize('name,was,now', [('wd','0.0001','0.1'), pytest.param('epochs', '3', '4', marks=pytest.mark.slow), ('seed','3','4')])
 def test_settings_edited_by_hand(mixed, tmp_path, name, was, now):
     "The optimizer would not follow, so the run is refused, and goes on once it is put back"
     argv,f = [*mixed[:-1], 10, '--workers', 0],tmp_path/'run/args.yaml'
