@@ -241,7 +241,7 @@ def check_new(self:RunFolder)->int:
 def tell_hooks(self:RunFolder, saved):
     "Name hooks that go on as new, and those that are no more"
     hooks = hooks_by_name(self.learn)
-    new = ', '.join(k for k,o in hooks.items() if not is_known(o) or hasattr(type(o), 'state_dict') and k not in saved)
+    new = ', '.join(k for k,o in hooks.items() if o is not self and not is_known(o) or hasattr(type(o), 'state_dict') and k not in saved)
     gone = ', '.join(k for k in saved if k not in hooks)
     if new: print(f'Goes on, but with these hooks as new: {new}; give a hook state_dict and load_state_dict to have it kept')
     if gone: print(f'Goes on, but without hooks that it had: {gone}')
