@@ -2,7 +2,7 @@
 import csv, socket, subprocess, sys, time, urllib.request
 from importlib.util import find_spec
 from pathlib import Path
-import pytest, torch
+import pytest
 from bot import objects
 from bot.block import bag_dls
 from bot.check import check
@@ -13,9 +13,9 @@ from bot.shards import path_bytes, path_stat
 from bot.sources import find_source
 from bot.writing import shard
 from pictures import lay_shades
+from same_bits import check_batches, check_goes_on, check_weights, run, tiny
 
 needs = pytest.mark.skipif(not all(map(find_spec, ('litdata','moto','flask'))), reason='the extra [cloud], and moto[server]')
-tiny = '--epochs 1 --arch xresnet18d --widen .0625 --size 32 --bs 8 --workers 0 --device cpu'.split()
 
 @pytest.fixture(scope='session')
 def images(tmp_path_factory): return lay_shades(tmp_path_factory.mktemp('images')/'photos')
@@ -60,38 +60,21 @@ def address(store, images, request): return fill(store, images, 'b'+str(len(stor
 def names(s3, address): return [o['Key'] for o in s3.list_objects_v2(Bucket=address.split('/')[2])['Contents']]
 def key_of(address, name): return dict(Bucket=address.split('/')[2], Key=f'photos/{name}')
 
-def run(f, capsys, *args):
-    capsys.readouterr()
-    rc = f([str(o) for o in args])
-    out = capsys.readouterr()
-    return rc,out.out,out.err
-
 # ---- the same bits
-
-def batches(src, method=None, workers=0, at=None):
-    dls = bag_dls(src, size=32, bs=8, num_workers=workers, start_method=method, device='cpu')
-    if at: dls.train.at(*at)
-    return [(x.clone(), y.clone()) for _ in range(1 if at else 2) for x,y in dls.train]+[(x.clone(), y.clone()) for x,y in dls.valid]
-
-def same(a, b): return len(a)==len(b) and all(torch.equal(x,u) and torch.equal(y,v) for (x,y),(u,v) in zip(a, b))
 
 @needs
 @pytest.mark.parametrize('gb', ['20', '0', '.00001'])
 def test_the_same_batches(images, address, monkeypatch, tmp_path, gb, store):
     "With workers, forked and spawned; whatever is kept; and nothing is written into the bucket"
     monkeypatch.setenv('BOT_CACHE_GB', gb)
-    want = batches(images)
-    for o in dict(), dict(workers=2, method='fork'), dict(workers=2, method='spawn'): assert same(batches(address, **o), want), o
-    assert same(batches(address, at=(1, 2)), want[6:])
+    check_batches(images, address)
     assert len(names(store, address))==44
     time.sleep(1)   # kept by a thread, after the bytes have been handed on
     kept = [o.stat().st_size for o in (tmp_path/'kept').rglob('*.jpg')]
     assert sum(kept)<=float(gb)*1e9 and len(kept)==dict(zip(('20','0'), (44,0))).get(gb, len(kept)) and (gb!='.00001' or 0<len(kept)<44)
 
 @needs
-def test_the_same_weights(images, address, tmp_path):
-    for k,src in dict(a=images, b=address).items(): assert main([str(src), '--rung', 'mixup', '--but', 'distill', '--out', str(tmp_path/k), *tiny, '--epochs', '2'])==0
-    assert (tmp_path/'a/last.safetensors').read_bytes()==(tmp_path/'b/last.safetensors').read_bytes()
+def test_the_same_weights(images, address, tmp_path): check_weights(images, address, tmp_path)
 
 @needs
 def test_what_is_kept_is_not_read_again(address, store, tmp_path):
@@ -113,27 +96,14 @@ def test_what_is_said_of_it(address, tmp_path):
 
 @needs
 def test_a_run_goes_on_with_its_objects_alone(address, store, images, tmp_path, capsys):
-    words = [*tiny, '--epochs', '3', '--bs', '4']
-    assert main([str(images), *words, '--out', str(tmp_path/'whole')])==0
-    stop = f"""
-import os, signal, sys
-from bot.cli import main
-from fastai.learner import Learner
-def step(self, old=Learner._do_one_batch):
-    old(self)
-    if self.training and self.epoch==1 and self.iter==3: os.kill(os.getpid(), signal.SIGUSR1)
-Learner._do_one_batch = step
-sys.exit(main(sys.argv[1:]))"""
-    args = [address, *words, '--out', str(tmp_path/'stopped')]
-    assert subprocess.run([sys.executable, '-W', 'ignore', '-c', stop, *args], capture_output=True).returncode==75
-    one = key_of(address, 'train/dark/3.jpg')
-    was = store.get_object(**one)['Body'].read()
-    store.put_object(**one, Body=was[:-1]+b'x')
-    rc,_,err = run(main, capsys, *args)
-    assert rc==3 and 'not those that the run began with' in err, err
-    store.put_object(**one, Body=was)
-    assert main(args)==0
-    assert (tmp_path/'whole/last.safetensors').read_bytes()==(tmp_path/'stopped/last.safetensors').read_bytes()
+    def changed_and_back(args):
+        one = key_of(address, 'train/dark/3.jpg')
+        was = store.get_object(**one)['Body'].read()
+        store.put_object(**one, Body=was[:-1]+b'x')
+        rc,_,err = run(main, capsys, *args)
+        assert rc==3 and 'not those that the run began with' in err, err
+        store.put_object(**one, Body=was)
+    check_goes_on(images, address, tmp_path, changed_and_back)
 
 @needs
 def test_everything_that_reads_images(address, images, tmp_path, capsys, store):

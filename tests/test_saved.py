@@ -1,8 +1,8 @@
 "Folders of Hugging Face's `datasets`: the same bits as from the folder of images, and what is said of those that do not fit"
-import csv, json, os, pickle, shutil, subprocess, sys
+import csv, json, os, pickle, shutil, sys
 from importlib.util import find_spec
 from pathlib import Path
-import pytest, torch
+import pytest
 from bot.block import bag_dls
 from bot.check import check
 from bot.cli import check_main, eval_main, main, predict_main, report_main
@@ -14,9 +14,9 @@ from bot.shards import path_bytes, path_stat
 from bot.sources import find_source
 from bot.writing import shard
 from pictures import encode, lay_shades, shade
+from same_bits import batches, check_batches, check_goes_on, check_weights, run, same, tiny
 
 needs = pytest.mark.skipif(not find_spec('datasets'), reason='the extra [hf]')
-tiny = '--epochs 1 --arch xresnet18d --widen .0625 --size 32 --bs 8 --workers 0 --device cpu'.split()
 
 @pytest.fixture(scope='session')
 def images(tmp_path_factory): return lay_shades(tmp_path_factory.mktemp('images')/'photos')
@@ -45,33 +45,13 @@ def made(path, cols, **features):
 
 def pictures(n): return [dict(bytes=encode(shade(i%2, i)), path=None) for i in range(n)]
 
-def run(f, capsys, *args):
-    capsys.readouterr()
-    rc = f([str(o) for o in args])
-    out = capsys.readouterr()
-    return rc,out.out,out.err
-
 # ---- the same bits
 
-def batches(src, method=None, workers=0, at=None):
-    dls = bag_dls(src, size=32, bs=8, num_workers=workers, start_method=method, device='cpu')
-    if at: dls.train.at(*at)
-    return [(x.clone(), y.clone()) for _ in range(1 if at else 2) for x,y in dls.train]+[(x.clone(), y.clone()) for x,y in dls.valid]
-
-def same(a, b): return len(a)==len(b) and all(torch.equal(x,u) and torch.equal(y,v) for (x,y),(u,v) in zip(a, b))
+@needs
+def test_the_same_batches(images, saved): check_batches(images, saved)
 
 @needs
-def test_the_same_batches(images, saved):
-    "With workers, forked and spawned; and from the middle of an epoch on"
-    want = batches(images)
-    for o in dict(), dict(workers=2, method='fork'), dict(workers=2, method='spawn'): assert same(batches(saved, **o), want), o
-    assert same(batches(saved, at=(1, 2)), want[6:])
-
-@needs
-def test_the_same_weights(images, saved, tmp_path):
-    for src in images,saved: assert main([str(src), '--rung', 'mixup', '--but', 'distill', '--out', str(tmp_path/src.name), *tiny, '--epochs', '2'])==0
-    a,b = ((tmp_path/o.name/'last.safetensors').read_bytes() for o in (images,saved))
-    assert a==b
+def test_the_same_weights(images, saved, tmp_path): check_weights(images, saved, tmp_path)
 
 @needs
 def test_one_split_is_split_as_a_folder_is(images, tmp_path):
@@ -90,23 +70,7 @@ def test_what_is_said_of_it(saved, capsys):
     assert len(pickle.dumps(bag_dls(saved, size=32, bs=8, num_workers=0, device='cpu').train_ds))<20_000
 
 @needs
-def test_a_stopped_run_goes_on(saved, tmp_path):
-    "Within an epoch, to the same weights"
-    words = [*tiny, '--epochs', '3', '--bs', '4']
-    assert main([str(saved), *words, '--out', str(tmp_path/'whole')])==0
-    stop = f"""
-import os, signal, sys
-from bot.cli import main
-from fastai.learner import Learner
-def step(self, old=Learner._do_one_batch):
-    old(self)
-    if self.training and self.epoch==1 and self.iter==3: os.kill(os.getpid(), signal.SIGUSR1)
-Learner._do_one_batch = step
-sys.exit(main(sys.argv[1:]))"""
-    args = [str(saved), *words, '--out', str(tmp_path/'stopped')]
-    assert subprocess.run([sys.executable, '-W', 'ignore', '-c', stop, *args], capture_output=True).returncode==75
-    assert main(args)==0
-    assert (tmp_path/'whole/last.safetensors').read_bytes()==(tmp_path/'stopped/last.safetensors').read_bytes()
+def test_a_stopped_run_goes_on(saved, tmp_path): check_goes_on(saved, saved, tmp_path)
 
 # ---- everything that reads images
 

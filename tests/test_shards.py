@@ -1,7 +1,7 @@
 "Shards: what others read in them, the same bits as from the folder, and what is said of damaged ones"
 import csv, io, json, os, pickle, signal, subprocess, sys, tarfile, time
 from pathlib import Path
-import numpy as np, pytest, torch
+import numpy as np, pytest
 from PIL import Image
 from bot.block import bag_dls
 from bot.check import check
@@ -12,9 +12,9 @@ from bot.shards import columns, open_shards, path_bytes, shard_parts
 from bot.sources import find_source
 from bot.writing import shard
 from pictures import lay_shades, photos
+from same_bits import check_batches, check_goes_on, check_weights, run, tiny
 
 code = 'import sys; from bot.cli import main_of; sys.exit(main_of(sys.argv[1:]))'
-tiny = '--epochs 1 --arch xresnet18d --widen .0625 --size 32 --bs 8 --workers 0 --device cpu'.split()
 
 @pytest.fixture(scope='session')
 def images(tmp_path_factory): return lay_shades(tmp_path_factory.mktemp('images')/'photos')
@@ -28,12 +28,6 @@ def copied(shards, to):
     return to
 
 def members(out): return {(o.name, m.name):f.extractfile(m).read() for o in sorted(Path(out).glob('*.tar')) for f in [tarfile.open(o)] for m in f}
-
-def run(f, capsys, *args):
-    capsys.readouterr()
-    rc = f([str(o) for o in args])
-    out = capsys.readouterr()
-    return rc,out.out,out.err
 
 # ---- what is written
 
@@ -133,42 +127,11 @@ def test_it_says_what_is_kept(tmp_path, images, capsys):
 
 # ---- the same bits
 
-def batches(src, method=None, workers=0, at=None):
-    dls = bag_dls(src, size=32, bs=8, num_workers=workers, start_method=method, device='cpu')
-    if at: dls.train.at(*at)
-    return [(x.clone(), y.clone()) for _ in range(1 if at else 2) for x,y in dls.train]+[(x.clone(), y.clone()) for x,y in dls.valid]
+def test_the_same_batches(images, shards): check_batches(images, shards)
 
-def same(a, b): return len(a)==len(b) and all(torch.equal(x,u) and torch.equal(y,v) for (x,y),(u,v) in zip(a, b))
+def test_the_same_weights(images, shards, tmp_path): check_weights(images, shards, tmp_path)
 
-def test_the_same_batches(images, shards):
-    "With workers, forked and spawned; and from the middle of an epoch on"
-    want = batches(images)
-    for o in dict(), dict(workers=2, method='fork'), dict(workers=2, method='spawn'): assert same(batches(shards, **o), want), o
-    assert same(batches(shards, at=(1, 2)), want[6:])
-
-def test_the_same_weights(images, shards, tmp_path):
-    for src in images,shards: assert main([str(src), '--rung', 'mixup', '--but', 'distill', '--out', str(tmp_path/src.name), *tiny, '--epochs', '2'])==0
-    a,b = ((tmp_path/o.name/'last.safetensors').read_bytes() for o in (images,shards))
-    assert a==b
-
-def test_a_stopped_run_goes_on(images, shards, tmp_path):
-    "Within an epoch, to the same weights"
-    words = [*tiny, '--epochs', '3', '--bs', '4']
-    assert main([str(shards), *words, '--out', str(tmp_path/'whole')])==0
-    stop = f"""
-import os, signal, sys
-from bot.cli import main
-from fastai.callback.core import Callback
-from fastai.learner import Learner
-def step(self, old=Learner._do_one_batch):
-    old(self)
-    if self.training and self.epoch==1 and self.iter==3: os.kill(os.getpid(), signal.SIGUSR1)
-Learner._do_one_batch = step
-sys.exit(main(sys.argv[1:]))"""
-    args = [str(shards), *words, '--out', str(tmp_path/'stopped')]
-    assert subprocess.run([sys.executable, '-W', 'ignore', '-c', stop, *args], capture_output=True).returncode==75
-    assert main(args)==0
-    assert (tmp_path/'whole/last.safetensors').read_bytes()==(tmp_path/'stopped/last.safetensors').read_bytes()
+def test_a_stopped_run_goes_on(shards, tmp_path): check_goes_on(shards, shards, tmp_path)
 
 def test_a_worker_is_handed_a_name(shards, tmp_path):
     "Not a list of a hundred thousand paths, nor a number for each"
