@@ -3,7 +3,8 @@
     python bench/folds.py ../shared/data/clothing lite0.safetensors --n 100,400,0                            # 0: all that the fold leaves
     python bench/folds.py ../shared/data/clothing lite0.safetensors --n 0 --rows none,smooth,mixup,cutmix,trivial,ema
 
-Fold s of five, with a share of each class, validates a run of seed s; `n` of the other photographs, in shares of their classes, train it. The accuracy is that of the last epoch, so no epoch is chosen.
+Fold s of five, with a share of each class, validates a run of seed s; `n` of the other photographs, in shares of their classes, train it. Folds 5 to 9 are those of another split, and so on. The accuracy is that of the last epoch, so no
+epoch is chosen.
 Each run stands in `bench/results/folds/runs.csv`, and is not done again. The table has the mean over folds, and the paired difference to `over` on the same folds with a 95% interval of t over folds, in points."""
 import csv, statistics, sys, tempfile, time
 from multiprocessing import get_context
@@ -25,7 +26,7 @@ def fold_rows(src, fold, n):
     from sklearn.model_selection import StratifiedKFold, train_test_split
     files = sorted(p for p in Path(src).rglob('*') if p.suffix.lower() in ('.jpg','.jpeg','.png'))
     y = np.array([p.parent.name for p in files])
-    train,valid = list(StratifiedKFold(n_folds, shuffle=True, random_state=0).split(files, y))[fold]
+    train,valid = list(StratifiedKFold(n_folds, shuffle=True, random_state=fold//n_folds).split(files, y))[fold%n_folds]
     if n: train,_ = train_test_split(train, train_size=n, stratify=y[train], random_state=fold)
     return [(str(files[i].relative_to(src)), y[i], v) for o,v in ((train,False),(valid,True)) for i in o]
 
@@ -103,7 +104,7 @@ def main(
     size:int=128, # Side of a training image
     n:str='100,400,0', # Training photographs; 0: all
     rows:str='probe,finetune', # Of `kinds`, or 'fastai8': fastai's way for 8 epochs
-    folds:str='0,1,2,3,4', # Some of the five
+    folds:str='0,1,2,3,4', # Some of them; from 5 on of other splits
     device:str='cpu', # 'cuda' or 'cpu'
     workers:int=0, # That read images, a run
     jobs:int=2 # Runs side by side
@@ -113,7 +114,7 @@ def main(
     base = dict(src=src, weights=weights, arch=arch, size=size, device=device, workers=workers)
     todo = [base | dict(n=k, fold=int(f), row=r) for k in ns for f in folds.split(',') for r in names]
     def key(o): return tuple(str(o[k]) for k in ('arch','size','n','fold','row'))
-    done = {key(o) for o in kept() if o['set']==Path(src).name}
+    done = {key(o) for o in kept() if o['set']==Path(src).name and (o['device']=='cpu')==(device=='cpu')}
     with get_context('spawn').Pool(jobs) as pool:
         for o in pool.imap_unordered(one, [o for o in todo if key(o) not in done]): keep(o), print(o, file=sys.stderr, flush=True)
     rows = [o for first in ('probe','finetune','none') for o in summary(kept(), first)]

@@ -2,6 +2,7 @@
 
 `args.yaml` is enough to make a run's learner again: it has the settings as they were used and as they were given, and what only the data knew, classes, size and normalization. It has the
 same run as a script in Python, and a fingerprint of the data by which a run that goes on knows its images.
+from bot.learner import rung_of
 
 Docs: https://OWNER.github.io/bot/args.html.md"""
 
@@ -35,6 +36,7 @@ from .resnet import unwrapped
 from .models import read_args
 from .published import started_from
 from .prepared import crop_of
+from .learner import rung_of
 
 # %% ../nbs/21_args.ipynb #6f81eea1
 def versions(
@@ -118,7 +120,7 @@ def python_of(
     learn:Learner # A learner that `bag_learner` made
 )->str: # Lines of Python
     "The run of `learn` as a script"
-    r,data = learn.recipe,made_with(learn.dls)
+    r,data = rung_of(learn),made_with(learn.dls)
     opts = {k:v for k,v in dict(but=tuple(r.but), reading=r.reading).items() if v not in ((), 'paper')}
     mine = {k:v for k,v in r.items() if k not in data and (k in r.given or v!=r.paper.get(k))} | dict(as_paper=True)   # all is settled already
     def kw(d): return ''.join(f', {k}={plain(v)!r}' for k,v in d.items() if v is not None)
@@ -163,7 +165,7 @@ def used_settings(
     learn:Learner # A learner that `bag_learner` made
 )->dict: # Plain
     "All that `learn` trains by, but for its images"
-    r,data = learn.recipe,bag_of(learn.dls)
+    r,data = rung_of(learn),bag_of(learn.dls)
     return plain(dict(r) | dict(rung=r.rung, but=r.but, reading=r.reading, classes=list(learn.dls.vocab)) | {k:data[k] for k in ('seed','bad') if k in data})
 
 def _changes(was, now): return [f'{k}: {was.get(k)} -> {now.get(k)}' for k in was|now if was.get(k)!=now.get(k)]
@@ -233,7 +235,7 @@ def save_args(
     **extra # More to keep, by name
 ):
     "Write `args.yaml`"
-    r,dls = learn.recipe,learn.dls
+    r,dls = rung_of(learn),learn.dls
     by = best_by(columns_of(learn)) if len(dls.valid_ds) else None
     norm = dict(zip(('mean', 'std'), (o.tolist() for o in norm_stats(dls))))
     args = dict(rung=r.rung, but=r.but, reading=r.reading, settings=dict(r), given=r.given, changed=r.notes, data=made_with(dls), normalized=norm,

@@ -12,13 +12,14 @@ __all__ = ['row_end', 'is_arrow', 'arrow_splits', 'check_arrow', 'image_column',
            'open_split', 'row_name', 'row_item', 'ArrowRows', 'arrow_paths']
 
 # %% ../nbs/01_arrow.ipynb #196387cf
-import errno, json, os
+import errno, os
 from bisect import bisect_right
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from unicodedata import normalize
 import numpy as np
 from .core import DataError, shown, UsageError
+from .files import read_json
 
 # %% ../nbs/01_arrow.ipynb #e4297a78
 row_end = '.row'   # of the path of an image
@@ -31,10 +32,7 @@ def is_arrow(
 
 def _said(path, name):
     file = os.path.join(path, name)
-    try:
-        with open(file, encoding='utf-8') as f: res = json.load(f)
-        if isinstance(res, dict): return res
-        raise ValueError('no object')
+    try: return read_json(file)
     except (OSError, ValueError) as e:
         raise DataError(f"Cannot read '{shown(file)}', which save_to_disk writes ({getattr(e, 'strerror', None) or type(e).__name__}): copy it again, or save the data set again") from e
 

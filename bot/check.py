@@ -27,10 +27,12 @@ from pathlib import Path
 import numpy as np
 from fastcore.xml import Code, Div, P, Pre
 from .core import DataError, shown, UsageError, write_atomic
+from .files import read_json
 from .ladder import setting
 from .settle import fit_size
 from .exclude import read_exclude
 from .objects import whole_path
+from .images import plain_reason
 from .folders import Folder, is_plain_part, lift, part_of
 from .sources import find_source, found_at
 from .look import fields, least_edge, looks, open_looks, read_looks, unchanged, write_looks
@@ -87,7 +89,7 @@ def open_check(
         raise UsageError(f"'{shown(path)}' is inside of the images' own folder '{shown(top)}': name another folder with --out")
     known = path/'check.json'
     if known.exists():
-        if json.loads(known.read_text()).get('top')==top: return path
+        if _top_of(known)==top: return path
         raise UsageError(f"'{shown(path)}' is the check of another source: name another folder with --out")
     if path.exists() and (not path.is_dir() or any(path.iterdir())): raise UsageError(f"'{shown(path)}' is not empty, and no check of '{shown(top)}': name another folder with --out")
     try:
@@ -95,6 +97,11 @@ def open_check(
         write_atomic(known, json.dumps(dict(top=top, state='running')))
     except OSError as e: raise UsageError(f"Cannot write to '{shown(path)}': {e.strerror}; name another folder with --out") from e
     return path
+
+def _top_of(file):
+    "The folder that a check is of"
+    try: return read_json(file).get('top')
+    except (OSError, ValueError) as e: raise DataError(f"'{shown(file)}' cannot be read ({shown(plain_reason(e))}): name another folder with --out, or remove that one") from e
 
 def _is_within(path, top):
     real,top = os.path.realpath(path),os.path.realpath(top)

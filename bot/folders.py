@@ -12,7 +12,7 @@ __all__ = ['image_exts', 'heif_exts', 'unread_exts', 'run_files', 'max_depth', '
            'picture_folders', 'heif_words', 'suffix', 'is_image', 'file_kind', 'is_unread', 'Folder', 'is_run',
            'class_name', 'check_read', 'labelled', 'part_of', 'is_plain_part', 'lift', 'class_names', 'find_parts',
            'check_classes', 'check_level', 'check_parts', 'check_nested', 'some', 'files_words', 'folder_notes',
-           'first_fault']
+           'alike_names', 'first_fault']
 
 # %% ../nbs/03_folders.ipynb #1c378d88
 import os, re
@@ -77,8 +77,7 @@ class Folder:
         self.images,folders,other,tools = [],[],[],[]
         here,entries = _listed(self.path, above)
         for o in entries:
-            if suffix(o.name) in image_exts: self.images.append(o.path)
-            elif not _is_folder(o): other.append(o.name)
+            if not _is_folder(o): (self.images.append(o.path) if suffix(o.name) in image_exts else other.append(o.name))
             elif o.name.lower() in tool_folders: tools.append(f'{o.name} folders')
             else: folders.append(o.path)
         self.others = Counter(sorted(map(file_kind, other)) + sorted(tools))
@@ -216,6 +215,14 @@ def check_classes(
     named = {part_of(o.name):o for o in full if part_of(o.name)}
     if 'train' in named and len(named)>1 and 2*len(named)>=len(full): raise DataError(f"{some([o.path for o in named.values()])} are named as parts of a split, but have not the same "
         "class folders: lay the images out as train/<class>/* and valid/<class>/*, give a table of image and label, or rename them if they are classes")
+    for o in full: _check_part(o, full)
+
+def _check_part(o, full):
+    "Refuse a class that holds a split, and one of two that may be the training part"
+    inner = [p.name for p in o.full() if is_plain_part(p.name)]
+    if len(set(map(part_of, inner)))>1: raise DataError(f"'{shown(o.path)}' holds a split ({some(inner)}), so it is no class: name that folder, or rename what is in it")
+    if len(full)==2 and part_of(o.name)=='train' and o.is_outer() and len(o.full())>1: raise DataError(f"'{shown(o.path)}' is named as the training part and holds {some([p.name for p in o.full()])}: "
+        f"name that folder, and leave '{shown(next(p for p in full if p is not o).name)}' for bot-predict, or rename it if it is a class")
 
 def check_level(
     top:Folder # What is taken as `<class>/*`
@@ -288,6 +295,15 @@ def folder_notes(
     return [text for text,there in ((f'folders not used: {some(left)}', left), (f'folders without images: {some(empty)}', empty),
         (f'{loose:,} images outside of class folders not used', loose),
         (f'folders inside of a class count as that class, whatever their name: {some(inner)}', inner), (f'{files_words(others)} not used', others)) if there]
+
+# %% ../nbs/03_folders.ipynb #482b0ce5
+def alike_names(
+    names:list # Of classes
+)->list: # Remarks
+    "Say which names differ in nothing but case or spaces"
+    byname = {}
+    for o in names: byname.setdefault(' '.join(o.casefold().split()), []).append(o)
+    return [f"classes of their own, though their names differ in nothing but case or spaces: {some([repr(o) for o in os_])}" for os_ in byname.values() if len(os_)>1]
 
 # %% ../nbs/03_folders.ipynb #c4653512
 def first_fault(

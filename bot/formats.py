@@ -247,7 +247,7 @@ def scale_words(
     black,white = sorted(int(o) for o in ends)
     said = f'{doubts[doubt]}: {ends[0]:.0f} is taken for black and {ends[1]:.0f} for white' if doubt in doubts else ''
     if full<256: return said or ('' if doubt else 'declares a white of less than 128 in 8 bits: its values are stretched to that')
-    if (high-black)*15<white-black: dark = f'no value is above {2**int(high).bit_length()-1}: are they from a camera of fewer bits?'
+    if (high-black)*(4 if doubt=='silent' else 15)<white-black: dark = f'no value is above {2**int(high).bit_length()-1}: are they from a camera of fewer bits?'
     elif (white-low)*15<white-black: dark = f'no value is below {white-(white-black)//15}: is that its white?'
     elif 0<(high-low)*15<white-black: dark = 'its values differ by less than a 15th of that'
     else: return said

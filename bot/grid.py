@@ -19,6 +19,7 @@ from inspect import signature
 from pathlib import Path
 import torch, yaml
 from .core import DataError, in_words, nearest, shown, UsageError, write_once
+from .files import read_json
 from .ladder import as_names, check_settings, in_ladder, ladders, Recipe, recipe, settings, split_options, tricks_of
 from .settle import drop_epochs, warmup_epochs
 from .links import check_same_images
@@ -214,7 +215,9 @@ def read_plan(
     path:Path # Folder of an ablation
 )->dict: # With `looks`, and the seeds of each cell
     "The plan, with the seeds that were asked for later"
-    try: plan = json.loads((Path(path)/'plan.json').read_bytes())
+    try:
+        plan = read_json(Path(path)/'plan.json')
+        if not isinstance(plan.get('seeds'), int) or not isinstance(plan.get('cells'), dict): raise ValueError('it is no plan')
     except (OSError,ValueError) as e: raise DataError(f"'{shown(path)}' is no ablation: its plan.json cannot be read ({shown(e)[:100]})") from e
     more = sorted(int(o.name[6:]) for o in Path(path).glob('seeds-*') if o.name[6:].isdigit())
     n = max([plan['seeds'], *more])

@@ -11,7 +11,7 @@ Docs: https://OWNER.github.io/bot/learner.html.md"""
 # %% auto #0
 __all__ = ['data_names', 'pick_device', 'check_recipe', 'native_size', 'fit_recipe', 'data_settings', 'dls_settings', 'as_dls',
            'channels_of', 'dls_recipe', 'has_weights', 'init_model', 'teacher_of', 'device_of', 'mixing', 'decay_of',
-           'add_tricks', 'alone_words', 'BagLearner', 'bag_learner']
+           'add_tricks', 'alone_words', 'BagLearner', 'bag_learner', 'rung_of']
 
 # %% ../nbs/20_learner.ipynb #33352dbb
 from functools import partial
@@ -36,7 +36,7 @@ from .block import bag_of, BagCrop, BagNormalize, norm_stats
 from .init import inits, zero_gamma
 from .resnet import check_size, our_names
 from .weights import import_timm, input_cfg
-from .models import get_model, param_groups, read_run, usable_device, xresnet_split
+from .models import get_model, read_run, usable_device, xresnet_split
 from .published import known_words, settle_weights
 from .losses import BagLoss, check_eps
 from .optimizer import check_lr, nag, scale_lr
@@ -46,7 +46,7 @@ from .cutmix import BagCutMix, BagMixOrCut
 from .distill import first_inputs, Teacher
 from .average import BagEMA
 from .balance import balanced_weights, class_counts, weights_words
-from .freezing import FrozenStart, group_rates, stage_groups
+from .freezing import FrozenStart, group_rates, param_groups, stage_groups
 from .passes import check_passes, in_passes
 from .prepared import dls_for
 from .sizes import BagSizes, read_sizes
@@ -290,6 +290,14 @@ def _optimizer(r): return partial(nag, mom=r['mom'], wd=r['wd'], decay=decay_of(
 for _k in [k for k in model_meta if getattr(k, '__module__', '')=='bot.models']: del model_meta[_k]   # of a module that was reloaded
 model_meta.update({getattr(models, k):dict(cut=-3, split=xresnet_split, stats=imagenet_stats) for k in our_names()})
 
+# %% ../nbs/20_learner.ipynb #3df570b4
+def rung_of(
+    learn:Learner # A learner that `bag_learner` made
+)->Recipe: # Its settings
+    "The recipe of a learner; any other learner is told where to get one"
+    if not hasattr(learn, 'recipe'): raise UsageError('This learner has no rung: make it with `bag_learner`, which takes your `dls` and your model; without one there are `fit_warmup_cos` and `fit_warmup_step`')
+    return learn.recipe
+
 # %% ../nbs/20_learner.ipynb #9fb76c84
 @patch
 def fit_rung(self:Learner,
@@ -299,8 +307,7 @@ def fit_rung(self:Learner,
     **kwargs # More for `fit_warmup`
 ):
     "Train with the schedule of the learner's rung: its warmup and drops are the paper's shares of `n_epoch`"
-    if not hasattr(self, 'recipe'): raise UsageError('This learner has no rung: make it with `bag_learner`, or use `fit_warmup_cos` or `fit_warmup_step`')
-    r = self.recipe
+    r = rung_of(self)
     if r.rung=='probe': return self.fit_head(cbs=cbs)
     n = r['epochs'] if n_epoch is None else setting('epochs')(n_epoch, 'n_epoch')
     if self.opt is None: self.create_opt()

@@ -17,7 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from fastai.callback.core import Callback
 from fastai.learner import Learner
-from .core import UsageError, write_atomic
+from .core import DataError, shown, UsageError, write_atomic
+from .files import read_json
 from .ladder import setting
 from .guards import hook_order
 from .args import plain
@@ -31,7 +32,8 @@ def log_id(
     "The name of a run in logs that several runs share; the same each time"
     f = Path(path)/'log.json'
     if not f.is_file(): write_atomic(f, json.dumps(dict(id=f'{Path(path).resolve().name}-{uuid.uuid4().hex[:8]}')))
-    return json.loads(f.read_text())['id']
+    try: return str(read_json(f)['id'])
+    except (OSError, ValueError, KeyError) as e: raise DataError(f"'{shown(f)}' names no log ({shown(e)[:100]}): remove it for a new one") from e
 
 def check_log(
     kinds # 'tensorboard', 'wandb', 'trackio', or several

@@ -12,8 +12,8 @@ __all__ = ['xresnet18a', 'xresnet18b', 'xresnet18c', 'xresnet18d', 'xresnet26a',
            'xresnet34a', 'xresnet34b', 'xresnet34c', 'xresnet34d', 'xresnet50a', 'xresnet50b', 'xresnet50c',
            'xresnet50d', 'xresnet101a', 'xresnet101b', 'xresnet101c', 'xresnet101d', 'xresnet152a', 'xresnet152b',
            'xresnet152c', 'xresnet152d', 'xresnet200a', 'xresnet200b', 'xresnet200c', 'xresnet200d', 'make_xresnet',
-           'xresnet_split', 'param_groups', 'Features', 'features', 'make_called', 'check_model', 'make_timm',
-           'get_model', 'read_args', 'check_run', 'run_model', 'check_own', 'usable_device', 'read_run']
+           'xresnet_split', 'Features', 'features', 'make_called', 'check_model', 'make_timm', 'get_model', 'read_args',
+           'check_run', 'run_model', 'check_own', 'usable_device', 'read_run']
 
 # %% ../nbs/10_models.ipynb #737575a5
 from inspect import signature
@@ -73,44 +73,6 @@ def xresnet_split(
     whole = isinstance(model, XResNet)
     body,head = (model,model[6:]) if whole else (model[0],model[1:])
     return [list(o.parameters()) for o in (body[:4],body[4:6],head)]
-
-# %% ../nbs/10_models.ipynb #68f188a7
-def param_groups(
-    model:nn.Module # Any model
-)->list: # Lists of parameters, the head's last
-    "Groups for freezing and discriminative learning rates"
-    model = _inside(model)
-    whole,theirs = isinstance(model, XResNet),type(model).__module__.split('.')[0]
-    if whole or isinstance(model, nn.Sequential) and len(model)>1 and isinstance(model[0], nn.Sequential) and hasattr(model[0], 'layer1'): return xresnet_split(model)
-    head = [] if theirs=='torchvision' else _head(model)   # theirs is the last part
-    if hasattr(model, 'group_matcher'): body = _timm_stages(model)
-    elif theirs=='torchvision': body = [list(o.parameters(recurse=recurse)) for o,recurse in [(model,False), *((c,True) for c in model.children())]]
-    else: body = [list(model.parameters())]
-    seen = {id(p) for p in head}
-    groups = [[p for p in g if id(p) not in seen and not seen.add(id(p))] for g in body]+[head]
-    if len(groups := [g for g in groups if g])<2: print(f'{type(model).__name__} has one layer with parameters: nothing of it can be frozen')
-    return groups
-
-def _head(model):
-    "Parameters of what answers"
-    named = model.get_classifier() if hasattr(model, 'get_classifier') else None
-    heads = [o for o in (named if isinstance(named, (tuple,list)) else [named]) if isinstance(o, nn.Module)]
-    last = [o for o in model.modules() if any(True for _ in o.parameters(recurse=False))]
-    return [p for o in heads for p in o.parameters()] or list(last[-1].parameters(recurse=False)) if last else []
-
-def _timm_stages(model):
-    "Parameters by depth, as timm groups them"
-    from timm.models import group_parameters
-    params,groups = dict(model.named_parameters()),group_parameters(model, model.group_matcher(coarse=True))
-    return [[params[k] for k in groups[i]] for i in sorted(groups)]
-
-# %% ../nbs/10_models.ipynb #4c13fae1
-def _inside(model):
-    "The network in a compiled or parallel one, or in any other that adds no parameters to it"
-    known = isinstance(model, XResNet) or hasattr(type(model), 'get_classifier') or type(model).__module__.split('.')[0]=='torchvision'
-    all_of = {id(p) for p in model.parameters()}
-    only = [] if known or not all_of else [o for o in model.children() if {id(p) for p in o.parameters()}==all_of]
-    return _inside(only[0]) if only else model
 
 # %% ../nbs/10_models.ipynb #f40a7af8
 class Features(IntermediateLayerGetter):

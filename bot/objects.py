@@ -171,7 +171,7 @@ def _index(place, address): return place/f'{hashlib.md5(address.encode()).hexdig
 def _kept(place, address):
     "The listing that lies on the disk, if there is one"
     try: return json.loads(_index(place, address).read_text(encoding='utf-8'))
-    except (OSError, ValueError): return None
+    except (OSError, ValueError, RecursionError): return None
 
 # %% ../nbs/01_objects.ipynb #ae56200e
 def _drop_old(o, was):

@@ -75,7 +75,7 @@ def step_curves(
             lr,loss = (_array(dict(said['recorder']['dict'])[k], f) for k in ('lrs','losses'))
         if said['fit'] or not said['epoch'] or len(lr)!=len(loss): return {}   # of several fits it has the last alone
         return dict(x=np.arange(1, len(lr)+1)*said['epoch']/(len(lr)-said['iter']), lr=lr, loss=loss)
-    except (DataError,SafetensorError,LookupError,ValueError,TypeError,OSError): return {}
+    except (DataError,SafetensorError,LookupError,ValueError,TypeError,OSError,RecursionError): return {}
 
 def _array(o, f):
     "A list of numbers, however the state has packed it"

@@ -30,7 +30,7 @@ from .guards import Diverged
 from .average import judged_model, judged_pred
 from .predictions import judged, prediction_rows
 from .watch import timed, waited
-from .learner import BagLearner
+from .learner import BagLearner, rung_of
 from .args import best_by, check_same_run, check_unedited, columns_of, is_best, judged_by, note_args, seen_cfg, used_settings
 from .runs import epoch_row, is_finished, save_dropped, weights_parts
 from .state import generator_state, hooks_by_name, image_paths, is_known, load_generators, load_model, load_training, read_state, state_parts
@@ -279,7 +279,7 @@ def recorded(
     **extra # More for `args.yaml`, by name
 ):
     "Keep the run folder `path` while `learn` is fitted, and go on where it stands"
-    path = Path(path)
+    path,_ = Path(path),rung_of(learn)   # for a learner without one no folder is made
     path.mkdir(parents=True, exist_ok=True)
     with Claim(path) as claim:
         keep = RunFolder(path, tell, save_minutes, claim)

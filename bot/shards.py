@@ -13,7 +13,7 @@ __all__ = ['index_file', 'index_version', 'columns', 'Stat', 'is_shards', 'read_
            'by_class']
 
 # %% ../nbs/01_shards.ipynb #225b09ed
-import errno, json, os, stat
+import errno, os, stat
 from bisect import bisect_right
 from collections import namedtuple
 from functools import lru_cache
@@ -21,6 +21,7 @@ from itertools import accumulate
 from zlib import crc32
 import numpy as np
 from .core import DataError, shown
+from .files import read_json
 from .arrow import row_item
 from .objects import object_item
 
@@ -40,7 +41,7 @@ def read_index(
     "The index of a folder of shards, finished or not"
     name = os.path.join(path, index_file)
     try:
-        with open(name, encoding='utf-8') as f: res = json.load(f)
+        res = read_json(name)
         kind,version = res['format'],res['version']
     except (OSError, ValueError, KeyError, TypeError) as e: raise DataError(f"'{shown(name)}' cannot be read as an index of shards ({type(e).__name__}): write the shards again with bot-shard") from e
     if kind!='bot-shards' or version!=index_version:

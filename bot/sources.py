@@ -27,7 +27,7 @@ from .images import first_readable, plain_reason
 from .datasets import digits, digits_settings, fastai_data, fastai_names, random_words, split_classes
 from .exclude import leave_out, read_exclude
 from .folders import check_classes, check_level, check_nested, check_parts, class_name, find_parts, first_fault, Folder, folder_notes, image_exts
-from .folders import labelled, lift, part_words, some, suffix
+from .folders import alike_names, labelled, lift, part_words, some, suffix
 from .links import double_notes, followed, link_notes, size_of
 from .prefix import bucket_folder
 from .saved import split_saved
@@ -54,17 +54,18 @@ class Source:
         self.n_train,self.n_valid = len(train),len(valid)
         self.splits = slice(self.n_train),slice(self.n_train, len(self.items))
         self.classes = sorted(classes_of(train))
+        self.notes += [o for o in alike_names(self.classes) if o not in notes]
         self.check()
 
     def check(self):
         "Complain about what cannot be trained on"
         path,more = shown(self.path),''.join(f'; {o}' for o in self.notes)
         if not self.items: raise DataError(f"No images in '{path}': expected train/<class>/* or <class>/*, of {' '.join(sorted(image_exts))}{more}")
-        if not self.train: raise DataError(f"No training images in '{path}': all of them validate ({self.how})")
-        if len(self.classes)<2: raise DataError(f"One class in '{path}', '{shown(self.classes[0])}': a classifier needs two or more, a folder each{more}")
+        if not self.train: raise DataError(f"No training images in '{path}': all of them validate or are kept aside ({self.how})")
         unknown = sorted(classes_of(self.valid)-set(self.classes))
         if unknown: raise DataError(f"Validation class '{shown(unknown[0])}' of '{path}' has no training images: add some, or remove it")
-        if not self.valid: raise DataError(f"No validation images in '{path}': add some, or ask for a share of the training images")
+        if len(self.classes)<2: raise DataError(f"One class in '{path}', '{shown(self.classes[0])}': a classifier needs two or more{more}")
+        if not self.valid: raise DataError(f"No validation images in '{path}' ({self.how}), for {len(self.classes):,} classes of {self.n_train:,} images: add some; in a table, is the class in column 'label'?")
         self.short_edge = self.typical_edge()
         if first_readable(o[0] for o in self.valid) is None:
             raise DataError(f"No readable validation image in '{path}' ({self.n_valid:,} files tried), replace them: {first_fault(self.valid)}")

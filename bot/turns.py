@@ -12,14 +12,14 @@ __all__ = ['cell_path', 'is_done', 'score', 'cell_recipe', 'recipe_from', 'cell_
            'grid_order', 'next_cell', 'is_ours', 'try_cell', 'work', 'work_places', 'work_together']
 
 # %% ../nbs/28_turns.ipynb #cefd1167
-import json, os, sys, time
+import os, sys, time
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Thread
 import numpy as np, torch
 from fastai.torch_core import set_seed
-from .core import BotError, handled, shown, Terminated
-from .files import Claim, held, this_place
+from .core import BotError, DataError, handled, shown, Terminated
+from .files import Claim, held, read_json, this_place
 from .ladder import Recipe, recipe
 from .sources import find_source
 from .workers import end_with_main
@@ -54,7 +54,12 @@ def score(
 )->float: # In shares of the images
     "Mean accuracy of a cell"
     files = [cell_path(path, name, s)/'answers'/'metrics.json' for s in plan['cells'][name]['seeds']]
-    return float(np.mean([json.loads(f.read_text())['accuracy'] for f in files]))
+    return float(np.mean([_accuracy(f) for f in files]))
+
+# %% ../nbs/28_turns.ipynb #16153f11
+def _accuracy(file):
+    try: return float(read_json(file)['accuracy'])
+    except (OSError, ValueError, LookupError, TypeError) as e: raise DataError(f"'{shown(file)}' has no accuracy ({shown(e)[:100]}): remove its folder, and the same command trains it again") from e
 
 # %% ../nbs/28_turns.ipynb #eab09ab2
 def cell_recipe(
@@ -149,7 +154,7 @@ def try_cell(
     except Exception as e:
         if is_finished(out) or Claim(out).newest()[0]>=0: return ''   # it is another's, or became so while this process was stopped
         return f'{type(e).__name__}: {e}' if not isinstance(e, BotError) else str(e)
-    print(f"{name}, seed {seed}: {json.loads((out/'answers'/'metrics.json').read_text())['accuracy']:.2%} ({time.perf_counter()-begin:.0f} s)", flush=True)
+    print(f"{name}, seed {seed}: {_accuracy(out/'answers'/'metrics.json'):.2%} ({time.perf_counter()-begin:.0f} s)", flush=True)
     return ''
 
 def work(

@@ -231,10 +231,12 @@ def show_train_batch(self:Learner,
 def tta(self:Learner,
     ds_idx:int=1, # Images to predict: 0 for those of training, 1 for those of validation
     dl=None, # Other images
+    n:int=4, # Views of each image
     *args,
-    **kwargs # As fastai's: `n`, `item_tfms`, `batch_tfms`, `beta`, `use_max`
+    **kwargs # As fastai's: `item_tfms`, `batch_tfms`, `beta`, `use_max`
 )->tuple: # Predictions and targets
     "Average predictions over `n` views of each image; the view of a repeat depends on its number alone"
+    if n<1: raise UsageError(f'n={n}: an average needs a view of each image or more')
     dl = (self.dls[ds_idx] if dl is None else dl).new(shuffle=False, drop_last=False)
     dl.views = count()
-    return self._orig_tta(ds_idx, dl, *args, **kwargs)
+    return self._orig_tta(ds_idx, dl, n, *args, **kwargs)

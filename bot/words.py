@@ -21,7 +21,7 @@ from .settle import drop_epochs, warmup_epochs
 from .tuned import freeze_epochs
 from .block import bag_of
 from .resnet import macs, n_params, unwrapped
-from .learner import channels_of
+from .learner import channels_of, rung_of
 
 # %% ../nbs/20_words.ipynb #1d20c6cb
 def rung_words(
@@ -58,7 +58,7 @@ def run_card(
     learn:Learner # A learner that `bag_learner` made
 )->dict: # Heading -> text
     "What `learn` is about to do"
-    r,dls,bag = learn.recipe,learn.dls,bag_of(learn.dls)
+    r,dls,bag = rung_of(learn),learn.dls,bag_of(learn.dls)
     seed = f", seed {bag['seed']}" if 'seed' in bag else ''
     data = f'{len(dls.train_ds):,} training and {len(dls.valid_ds):,} validation images, {len(dls.vocab)} classes'
     arch = r['arch'] if isinstance(r['arch'], str) else type(learn.model).__name__
@@ -79,7 +79,7 @@ def step_time(
     learn:Learner # A learner that `bag_learner` made
 )->float: # Seconds
     "What a step computes"
-    r,bs,dev = learn.recipe,learn.dls.train.bs,torch.device(learn.dls.device)
+    r,bs,dev = rung_of(learn),learn.dls.train.bs,torch.device(learn.dls.device)
     n = max(2, bs if dev.type=='cuda' else min(bs, 8))   # batch norm takes no single value
     xb,y = torch.zeros(n, channels_of(learn.dls), r['size'], r['size'], device=dev),torch.zeros(n, dtype=torch.long, device=dev)
     with torch.random.fork_rng(devices=[dev] if dev.type=='cuda' else []):

@@ -40,7 +40,8 @@ from bot.watch import Throughput
 from bot.args import best_by, is_best
 from bot.runs import new_run
 from bot.workers import batches_of, WorkerDied
-from bot.models import check_run, get_model, make_xresnet, param_groups, read_args
+from bot.freezing import param_groups
+from bot.models import check_run, get_model, make_xresnet, read_args
 
 def quiet(learn, f, *args, **kwargs):
     with learn.no_bar(), learn.no_logging(): return f(*args, **kwargs)
@@ -200,6 +201,19 @@ def test_other_data_are_normalized_as_the_weights_expect(tmp_path, capsys):
     mine.dls = digits()
     assert torch.allclose(norm_stats(mine.dls)[0], torch.full((3,), 127.5))
 
+def test_no_view_is_no_prediction():
+    for n in 0,-1:
+        with pytest.raises(UsageError, match=f'n={n}: an average needs a view'): small(digits()).tta(n=n)
+
+def test_a_learner_of_fastai_has_no_run(tmp_path):
+    "What writes runs says where a rung is to be had, and makes nothing"
+    learn = Learner(digits(), xresnet18d(n_out=10, widen=1/16), loss_func=BagLoss(.1))
+    with pytest.raises(UsageError, match='make it with `bag_learner`'):
+        with recorded(learn, tmp_path/'run'): pass
+    for f in lambda: save_args(tmp_path/'run', learn),lambda: run_card(learn),learn.fit_rung:
+        with pytest.raises(UsageError, match='make it with `bag_learner`'): f()
+    assert not (tmp_path/'run').exists()
+
 # ---- groups
 
 def moved(learn, f, *args, **kwargs):
@@ -246,11 +260,11 @@ def test_wrapped_models_have_the_groups_of_the_one_inside(wrap):
 def test_freeze_leaves_the_head():
     "Of timm's, of a compiled one, of anybody's: the head and the norms move, rates of a slice differ"
     import torchvision.models as tv
-    own = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
-    compiled = torch.compile(xresnet18d(n_out=10, widen=1/16), backend='eager')
+    own = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    compiled = torch.compile(deepcopy(own), backend='eager')
     parallel = nn.DataParallel(get_model('mobilenetv3_small_050', 10))
-    for arch,head in ('mobilenetv3_small_050','classifier.'),(parallel,'module.classifier.'),(tv.shufflenet_v2_x0_5(num_classes=10),'fc.'),(own,'4.'),(compiled,'_orig_mod.fc.'):
-        learn = bag_learner(digits(bs=128), 'baseline', arch=arch, cbs=ShortEpochCallback(.3, short_valid=True))
+    for arch,head in ('mobilenetv3_small_050','classifier.'),(parallel,'module.classifier.'),(tv.shufflenet_v2_x0_5(num_classes=10),'fc.'),(own,'4.'),(compiled,'_orig_mod.4.'):
+        learn = bag_learner(digits(bs=128), 'baseline', arch=arch, cbs=ShortEpochCallback(.1, short_valid=True))
         learn.freeze()
         got = moved(learn, learn.fit, 1)-norms(learn.model)
         assert got and all(k.startswith(head) for k in got), (head, got)
@@ -259,6 +273,33 @@ def test_freeze_leaves_the_head():
         rates = [h['lr'] for h in learn.opt.hypers]
         assert rates[0]==pytest.approx(1e-5) and rates[-1]==pytest.approx(1e-2) and len(set(rates))==len(rates)>1
     assert moved(learn, learn.fine_tune, 1, freeze_epochs=1)=={k for k,_ in learn.model.named_parameters()}
+
+class HeadFirst(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head,self.body = nn.Linear(4, 10),nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    def forward(self, x): return self.head(self.body(x))
+
+class Scaled(nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net,self.scale = net,nn.Parameter(torch.ones(1))
+    def forward(self, x): return self.net(x)*self.scale
+
+def test_freeze_finds_the_head():
+    "Where it is declared first, and inside of a module that adds to it"
+    import torchvision.models as tv
+    nets = (HeadFirst(), ['head.']),(Scaled(get_model('mobilenetv3_small_050', 10)), ['net.classifier.','scale']),(Scaled(tv.resnet18(num_classes=10)), ['net.fc.','scale'])
+    for net,heads in nets:
+        names = {id(p):k for k,p in net.named_parameters()}
+        groups = [[names[id(p)] for p in g] for g in param_groups(net)]
+        assert all(k.startswith(tuple(heads)) for k in groups[-1]) and sorted(sum(groups, []))==sorted(names.values())
+        assert {o for o in heads if any(k.startswith(o) for k in groups[-1])}==set(heads)
+
+def test_a_guess_at_the_head_is_said(capsys):
+    net = nn.Sequential()
+    net.add_module('answer', nn.Linear(4, 2)), net.add_module('body', nn.Conv2d(3, 4, 3))
+    assert len(param_groups(net))==2 and "'body' is taken for its head" in capsys.readouterr().out
 
 def test_one_layer_says_so(capsys):
     assert len(param_groups(nn.Sequential(nn.Flatten(), nn.Linear(4, 2))))==1 and 'can be frozen' in capsys.readouterr().out
@@ -430,6 +471,9 @@ def test_two_inputs(cache):
     for b,(xb,(lam,j)) in zip(raw, seen):
         for x,o in zip(b, xb): torch.testing.assert_close(o, lam[:,None]*x+(1-lam[:,None])*x[j])
 
+def test_a_teacher_of_other_inputs_is_refused():
+    with pytest.raises(UsageError, match=r'teacher \(Linear\) does not take the 2 inputs'): Learner(two_inputs(), Two(), BagLoss(.1)).distill(nn.Linear(4, 3))
+
 def test_inputs_that_cannot_be_mixed():
     dl = DataLoader([(torch.randn(4), torch.tensor([1,2]), torch.tensor(0))]*8, bs=4)
     dls = DataLoaders(dl, dl)
@@ -448,6 +492,12 @@ def test_several_outputs_are_named(answer, cbs):
     learn = plain(cbs=cbs())
     learn.model = Several(answer)
     with pytest.raises(UsageError, match='model answers with'): fit(learn)
+
+def test_maps_are_no_logits():
+    "One number a class, not a map of one point for each"
+    learn = plain(cbs=TargetCheck())
+    learn.model,learn.loss_func = Several(lambda o: o[..., None, None]),BagLoss(.1)
+    with pytest.raises(DataError, match=r'one number a class, \(bs, classes\)'): fit(learn)
 
 def test_models_of_several_outputs(capsys):
     import timm, torchvision.models as tv
@@ -603,6 +653,25 @@ def test_data_that_vanish_are_an_error(tmp_path):
             with recorded(learn, path): fit(learn, 3, cbs=Vanish())
         status = json.loads((path/'status.json').read_text())
         assert (status['state'], status['epochs'])==('failed', 1)
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_a_class_that_vanishes_is_an_error(tmp_path, workers):
+    "As it is before a run; some images of it are none"
+    src = photos(tmp_path/'src')
+    class Vanish(Callback):
+        def before_epoch(self):
+            gone = [o for o in self.dls.train_ds.items if Path(o[0]).parent.name=='a'][:None if self.epoch else 3]
+            for o in gone: Path(o[0]).unlink(missing_ok=True)
+    (tmp_path/'run').mkdir()
+    learn = small(bag_dls(src, size=32, bs=8, num_workers=workers, device='cpu', bad='skip'))
+    with pytest.raises(DataError, match="No image of class 'a' can be read any more, the first is '.*/a/"):
+        with recorded(learn, tmp_path/'run'): fit(learn, 3, cbs=Vanish())
+    status = json.loads((tmp_path/'run/status.json').read_text())
+    assert (status['state'], status['epochs'])==('failed', 1)
+    photos(tmp_path/'new')
+    shutil.copytree(tmp_path/'new/a', src/'a', dirs_exist_ok=True)
+    learn = small(bag_dls(src, size=32, bs=8, num_workers=workers, device='cpu', bad='skip'))
+    with recorded(learn, tmp_path/'run'): fit(learn, 3)   # they are back
 
 def test_nan_in_a_buffer_ends_the_run(tmp_path):
     class Spoil(Callback):

@@ -151,7 +151,7 @@ def test_many_kills(mixed, whole, tmp_path, i):
     if 'BOT_KILLS' in os.environ:
         with open(os.environ['BOT_KILLS'], 'a') as f: print(i, len(steps(tmp_path/'log'))-18, *met, file=f)
 
-@pytest.mark.parametrize('minutes', [0, 10])
+@pytest.mark.parametrize('minutes', [0, pytest.param(10, marks=pytest.mark.slow)])   # 0: a save after each step too
 def test_a_kill_before_each_step_of_a_save(mixed, whole, tmp_path, minutes):
     "Before each fsync, each rename and each link: of a save within an epoch, and of one at its end"
     argv = [*mixed[:-1], minutes, '--workers', 0, '--out', tmp_path/'run']
