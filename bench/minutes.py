@@ -5,7 +5,7 @@
 
 Either trains a ResNet-18 of a quarter of the width, one thread a run, for as many epochs as fit into the minutes: an epoch of each is timed first, while nothing else runs. `bot` is `bot-train` as it settles, its saving of the run included.
 `fastai` is `ImageDataLoaders` with `aug_transforms`, `Learner` and `fit_one_cycle` of fastai's own `xresnet18`; 'fastai-0.003' has another rate than the usual .001, 'fastai-0.003-d' trains our network. Seed s has one split for all. The accuracy is that of the last epoch.
-Each run stands in `bench/results/minutes/runs.csv` and is not done again. The table has means over seeds, and the paired difference of `bot` to each other row with a 95% interval of t over seeds, in points."""
+Each run stands in `bench/results/minutes/runs.csv` and is not done again. The table has means over seeds, and the paired difference of `bot` to each other row with a 95% interval of t over seeds, in points. `seconds` are those of the epochs as they were timed."""
 import csv, sys, tempfile, time
 from multiprocessing import get_context
 from pathlib import Path
@@ -40,7 +40,7 @@ def theirs(row, src, size, seed, epochs):
     return learn
 
 def trained(job):
-    "A row of the CSV; of one epoch, what it took"
+    "A row of the CSV, with the seconds that it took"
     import torch
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
@@ -88,6 +88,8 @@ def main(
         took = {r:epoch_time(pool, dict(src=src, size=size, minutes=0, row=r, seed=0)) for r in {o['row'] for o in todo}}
         print({k:round(v, 2) for k,v in took.items()}, file=sys.stderr)
         todo = [o | dict(epochs=max(1, int(60*float(o['minutes'])/took[o['row']]))) for o in todo]
-        for o in pool.imap_unordered(trained, todo): keep_all([*kept(), o], here), print(o, file=sys.stderr, flush=True)
+        for o in pool.imap_unordered(trained, todo):
+            o['seconds'] = f"{took[o['row']]*o['epochs']:.1f}"   # what it takes where nothing else runs
+            keep_all([*kept(), o], here), print(o, file=sys.stderr, flush=True)
     keep_all(rows := list(summary(kept())), results/'minutes.csv')
     for o in rows: print(*o.values())
