@@ -82,7 +82,9 @@ class Folder:
             else: folders.append(o.path)
         self.others = Counter(sorted(map(file_kind, other)) + sorted(tools))
         if is_run(self.path, other) or check_files<=set(other): self.images,folders,self.others = [],[],Counter({'run folders': 1})
-        self.folders = [Folder(o, (*above, here)) for o in sorted(folders)]
+        inner = [Folder(o, (*above, here)) for o in sorted(folders)]
+        self.images += [o.path for o in inner if is_image(o.name) and not o.n_images]   # a name that promises one, as of a file that is empty
+        self.folders = [o for o in inner if o.n_images or not is_image(o.name)]
         self.n_images = len(self.images)+sum(o.n_images for o in self.folders)
 
     def full(self): return [o for o in self.folders if o.n_images]
@@ -215,14 +217,16 @@ def check_classes(
     named = {part_of(o.name):o for o in full if part_of(o.name)}
     if 'train' in named and len(named)>1 and 2*len(named)>=len(full): raise DataError(f"{some([o.path for o in named.values()])} are named as parts of a split, but have not the same "
         "class folders: lay the images out as train/<class>/* and valid/<class>/*, give a table of image and label, or rename them if they are classes")
-    for o in full: _check_part(o, full)
+    _check_split(full)
 
-def _check_part(o, full):
-    "Refuse a class that holds a split, and one of two that may be the training part"
-    inner = [p.name for p in o.full() if is_plain_part(p.name)]
-    if len(set(map(part_of, inner)))>1: raise DataError(f"'{shown(o.path)}' holds a split ({some(inner)}), so it is no class: name that folder, or rename what is in it")
-    if len(full)==2 and part_of(o.name)=='train' and o.is_outer() and len(o.full())>1: raise DataError(f"'{shown(o.path)}' is named as the training part and holds {some([p.name for p in o.full()])}: "
-        f"name that folder, and leave '{shown(next(p for p in full if p is not o).name)}' for bot-predict, or rename it if it is a class")
+def _check_split(full):
+    "Refuse the one class that holds a split, and one of two that may be the training part"
+    inner = {o.path: [p.name for p in o.full() if is_plain_part(p.name)] for o in full}
+    split = [k for k,o in inner.items() if len(set(map(part_of, o)))>1]
+    if len(split)==1: raise DataError(f"'{shown(split[0])}' holds a split ({some(inner[split[0]])}), so it is no class: name that folder, or rename what is in it")
+    train = [o for o in full if part_of(o.name)=='train' and o.is_outer() and len(o.full())>1]
+    if len(full)==2 and len(train)==1: raise DataError(f"'{shown(train[0].path)}' is named as the training part and holds {some([p.name for p in train[0].full()])}: "
+        f"name that folder, and leave '{shown(next(o for o in full if o is not train[0]).name)}' for bot-predict, or rename it if it is a class")
 
 def check_level(
     top:Folder # What is taken as `<class>/*`

@@ -206,6 +206,22 @@ def test_training_in_the_folder_of_the_images(tmp_path, monkeypatch, capsys):
         lay(o, 'curves'), (o/file).unlink()
     assert find_source('.').classes==['cats','dogs']
 
+def test_a_class_named_as_an_image_is_a_class(tmp_path):
+    "And an empty folder of such a name is no image that can be read"
+    lay(tmp_path, 'a.jpg', 'b.png', 'c', n=4)
+    src = find_source(tmp_path)
+    assert src.classes==['a.jpg','b.png','c'] and len(src.items)==12
+    (tmp_path/'c/d.jpg').mkdir()
+    assert len(find_source(tmp_path).items)==13
+
+@pytest.mark.parametrize('names', [('Cats','cats','dogs'), ('cats','cats ','dogs')])
+def test_names_that_look_the_same_are_said(tmp_path, names):
+    lay(tmp_path, *names, n=4)
+    assert 'differ in nothing but case or spaces' in find_source(tmp_path).describe()
+    table = pd.DataFrame([(str(f), c) for f,c in find_source(tmp_path).items], columns=['image','label'])
+    said = find_source(table, root='/').describe()
+    assert ('differ in nothing' in said)==(names[0]=='Cats')   # a table's labels come without spaces around them
+
 def random_tree(path, rng, depth=0):
     "Folders, images and other files as people leave them; how many images and other files there are in all"
     n_images = n_others = 0
@@ -226,7 +242,7 @@ def numbers(pattern, text): return sum(int(o) for o in re.findall(pattern, text)
 
 def test_every_file_is_used_said_or_the_folder_refused(tmp_path):
     read = 0
-    for seed in range(400):
+    for seed in range(520):
         path = tmp_path/f'{seed}'
         n_images,n_others = random_tree(path, random.Random(seed))
         try: src = find_source(path)
