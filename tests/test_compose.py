@@ -15,8 +15,9 @@ from fastai.data.load import DataLoader
 from fastai.callback.core import Callback, CancelBatchException
 from fastai.callback.training import GradientAccumulation, ShortEpochCallback
 from fastcore.basics import noop
+from fastcore.foundation import L
 from fastai.callback.mixup import CutMix, MixUp
-from fastai.learner import Learner, Recorder
+from fastai.learner import AvgMetric, Learner, mk_metric, Recorder
 from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, FocalLoss, LabelSmoothingCrossEntropy
 from fastai.metrics import accuracy, error_rate, top_k_accuracy
 from fastai.data.block import CategoryBlock, DataBlock
@@ -213,6 +214,14 @@ def test_a_learner_of_fastai_has_no_run(tmp_path):
     for f in lambda: save_args(tmp_path/'run', learn),lambda: run_card(learn),learn.fit_rung:
         with pytest.raises(UsageError, match='make it with `bag_learner`'): f()
     assert not (tmp_path/'run').exists()
+
+def test_two_metrics_of_one_name_are_refused(tmp_path):
+    "One would write over the other, in silence"
+    learn = small(digits(bs=128))
+    for ms in [partial(top_k_accuracy, k=3), partial(top_k_accuracy, k=5)],[AvgMetric(lambda pred, y: (pred.argmax(1)==y).float().mean())]*2:
+        learn.metrics = L(ms).map(mk_metric)
+        with pytest.raises(UsageError, match='two columns'):
+            with recorded(learn, tmp_path/'run'): pass
 
 # ---- groups
 
