@@ -16,10 +16,10 @@ from pathlib import Path
 from fastcore.meta import delegates
 from .core import check_place, shown, UsageError
 from .ranges import Num, One
-from .ladder import default_rung, in_ladder, options, settings
+from .ladder import as_names, default_rung, in_ladder, options, settings
 from .learner import pick_device
 from .args import asked_for, plain
-from .grid import check_plan, default_seeds, file_rows, fix_plan, image_mark, ladder_rows, make_plan, one_out_rows, read_plan
+from .grid import check_plan, default_seeds, file_rows, fix_plan, image_mark, ladder_rows, make_plan, one_out_rows, read_plan, whole_name
 from .turns import grid_order, is_done, work_places, work_together
 from .verdict import Ablation, read_ablation, save_table
 from .wait import afford, plan_words, read_time, time_cells
@@ -28,14 +28,17 @@ from .wait import afford, plan_words, read_time, time_cells
 def asked_rows(
     rungs:str='', # Rungs of the ladder, in order
     but:str='', # Tricks to leave out
-    rung:str=default_rung, # Of what is left out one at a time, and of a file's cells
+    rung:str=None, # Of what is left out one at a time, and of a file's cells; unset, 'smooth'
     leave_one_out:bool=False, # Leave out its tricks one at a time
     cells:str=None, # File of cells
     ladder:str=None # Name of the ladder; unset, the first that has the rung
 )->list: # Of dicts
     "The rows that a command asks for"
     if sum((bool(rungs), leave_one_out, bool(cells)))>1: raise UsageError('rungs, leave_one_out and cells are three ways to say what is compared: give one of them')
-    rung = in_ladder(rung, ladder)
+    if rung and not (leave_one_out or cells): raise UsageError(f'rung={shown(rung)} is that of leave_one_out and of cells: `rungs` names those to compare')
+    if but and cells: raise UsageError(f"but={shown(but)}: a file of cells says 'but' in each cell")
+    if twice := [o for o in as_names(rungs) if o in as_names(but)]: raise UsageError(f"'{shown(twice[0])}' is named in rungs and left out: leave it out of rungs")
+    rung = in_ladder(rung or default_rung, ladder)
     return one_out_rows(rung, but) if leave_one_out else file_rows(cells, rung) if cells else ladder_rows(rungs, but, ladder)
 
 def timed_plan(
@@ -74,7 +77,7 @@ def after_cell(
 
 # %% ../nbs/29_ablation.ipynb #59572ca8
 @delegates(settings)
-@delegates(options, keep=True, but=['seed'])
+@delegates(options, keep=True, but=['seed','log'])
 def ablate(
     src:str, # Folder with `train` and `valid` (or `val`, `test`), or a folder a class; s3://bucket/folder; a CSV; 'digits'
     rungs:str='', # Rungs to compare, in order: 'baseline,cosine,smooth'; unset, all of the ladder
@@ -82,7 +85,7 @@ def ablate(
     but:str='', # Tricks to leave out, 'distill,fp16'
     leave_one_out:bool=False, # Compare `rung` with the same without each of its tricks
     cells:str=None, # YAML file of what to compare instead: a name and settings a line; the first is what others are compared with
-    rung:str=default_rung, # Rung of `leave_one_out`, and of cells that name none
+    rung:str=None, # Rung of `leave_one_out`, and of cells that name none; unset, 'smooth'
     seeds:Num('[1,1000]', int)=None, # Trainings of each row; unset, 8, or what the budget allows
     budget:str=None, # Time that it may take, '30m': chooses seeds and epochs
     sweep:str=None, # Compare each row at its best of several values, 'lr=.01,.02,.05'
@@ -104,7 +107,8 @@ def ablate(
     plan,lines = _planned(path, asked, src, rows, places, kw | dict(device=str(device), seeds=seeds, workers=workers), dry_run)
     print('\n'.join(lines), flush=True)
     if dry_run: return
-    return _worked(path, places[:len(grid_order(plan))], workers)
+    where = {k:v and whole_name(v) for k,v in dict(src=src, root=given.get('root'), exclude=given.get('exclude')).items()}
+    return _worked(path, places[:len(grid_order(plan))], workers, where)
 
 def _new_name(src): return Path('ablations')/f"{Path(str(src)).name or 'images'}-{time.strftime('%Y%m%d-%H%M%S')}"
 
@@ -118,6 +122,7 @@ def _planned(path, asked, src, rows, places, kw, dry_run):
         fix_plan(path, plan, asked)
         return read_plan(path),[plan_words(plan, path, len(places)), *check_plan(path, asked)]
     opts = {k:kw[k] for k in ('valid_pct','root','exclude') if k in kw}
+    asked |= {} if kw['seeds'] or kw.get('budget') else dict(seeds=read_plan(path)['seeds'])   # what is there, where no number is asked for
     lines = check_plan(path, asked, image_mark(src, **opts), kw['device'].split(':')[0], dry_run)
     plan = read_plan(path)
     left = [o for o in grid_order(plan) if not is_done(path, *o)]
@@ -128,9 +133,9 @@ def _threads(places):
     from bot.look import n_cores
     return max(1, n_cores()//len(places)) if len(places)>1 else None
 
-def _worked(path, places, workers):
+def _worked(path, places, workers, where):
     "Work, then the table"
-    try: work_together(path, places, workers, after_cell)
+    try: work_together(path, places, workers, after_cell, where)
     except BaseException:
         print(f'stopped; the same command with --out {path} goes on', flush=True)
         raise

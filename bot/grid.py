@@ -9,11 +9,11 @@ Docs: https://OWNER.github.io/bot/grid.html.md"""
 
 # %% auto #0
 __all__ = ['own_teacher', 'sweep_seeds', 'default_seeds', 'teacher_seed', 'ladder_rows', 'one_out_rows', 'file_rows',
-           'settle_row', 'network_text', 'run_key', 'read_sweep', 'plan_cells', 'make_plan', 'image_mark', 'fix_plan',
-           'read_plan', 'check_plan']
+           'settle_row', 'network_text', 'run_key', 'read_sweep', 'plan_cells', 'whole_name', 'image_mark', 'make_plan',
+           'fix_plan', 'read_plan', 'check_plan']
 
 # %% ../nbs/28_grid.ipynb #19d12ec9
-import json, re
+import json, os, re
 from functools import lru_cache, partial
 from inspect import signature
 from pathlib import Path
@@ -22,6 +22,7 @@ from .core import DataError, in_words, nearest, shown, UsageError, write_once
 from .files import read_json
 from .ladder import as_names, check_settings, in_ladder, ladders, Recipe, recipe, settings, split_options, tricks_of
 from .settle import drop_epochs, warmup_epochs
+from .objects import whole_path
 from .links import check_same_images
 from .sources import find_source
 from .block import bag_dls
@@ -54,25 +55,40 @@ def one_out_rows(
     return [dict(name=rung, rung=rung, but=list(as_names(but)), changes={}, vs=None), *rest]
 
 # %% ../nbs/28_grid.ipynb #da408ae5
+own_teacher = 'teacher'   # the cell that the rows with distillation learn from, where no teacher is given
+
 def file_rows(
     path:str, # YAML or JSON: a name, and its settings, 'rung' and 'but' among them
     rung:str # Where one does not say
 )->list: # Of dicts
     "Rows of one's own, each compared with the first"
-    try: said = yaml.safe_load(Path(path).read_text())
-    except (OSError,yaml.YAMLError,UnicodeError) as e: raise UsageError(f"'{shown(path)}' cannot be read: {shown(str(e).splitlines()[0])}") from e
-    if not isinstance(said, dict) or not said or not all(v is None or isinstance(v, dict) for v in said.values()):
-        raise UsageError(f"'{shown(path)}' has no cells: write a name and settings a line, as  wide: {{rung: smooth, widen: 0.5}}")
-    bad = next((o for o in said if not re.fullmatch(r'\w[\w.+-]*', str(o))), None)
-    if bad is not None: raise UsageError(f"'{shown(bad)}' in '{shown(path)}' is no name of a cell: letters, digits and . + - _ make one")
-    for o in said.values(): [nearest(k, ('rung','but',*signature(settings).parameters), 'setting') for k in o or ()]
+    said = _cells_of(path)
+    for c,o in said.items():
+        for k in o or (): nearest(k, ('rung','but',*signature(settings).parameters), f"setting in cell '{shown(c)}' of '{shown(path)}'")
+        odd = next((k for k in ('rung','but') if not isinstance((o or {}).get(k, ''), (str,list))), None)
+        if odd: raise UsageError(f"Cell '{shown(c)}' of '{shown(path)}' has {odd}={shown(o[odd])}: give a name")
     def row(k, v): return dict(name=str(k), rung=v.pop('rung', rung), but=list(as_names(v.pop('but', ''))), changes=v, vs=None)
     rows = [row(k, dict(v or {})) for k,v in said.items()]
     return [o | dict(vs=rows[0]['name'] if i else None) for i,o in enumerate(rows)]
 
-# %% ../nbs/28_grid.ipynb #dea8add5
-own_teacher = 'teacher'   # the cell that the rows with distillation learn from, where no teacher is given
+# %% ../nbs/28_grid.ipynb #5eed80be
+def _cells_of(path):
+    "What a file of cells says, each under a name of its own"
+    try:
+        text = Path(path).read_text()
+        said,node = yaml.safe_load(text),yaml.compose(text, Loader=yaml.SafeLoader)
+    except (OSError,yaml.YAMLError,UnicodeError) as e: raise UsageError(f"'{shown(path)}' cannot be read: {shown(' '.join(str(e).split()))[:200]}") from e
+    if not isinstance(said, dict) or not said or not all(v is None or isinstance(v, dict) for v in said.values()):
+        raise UsageError(f"'{shown(path)}' has no cells: write a name and settings a line, as  wide: {{rung: smooth, widen: 0.5}}")
+    bad = next((o for o in said if not re.fullmatch(r'\w[\w.+-]*', str(o))), None)
+    if bad is not None: raise UsageError(f"'{shown(bad)}' in '{shown(path)}' is no name of a cell: letters, digits and . + - _ make one")
+    if own_teacher in map(str, said): raise UsageError(f"'{own_teacher}' in '{shown(path)}' is the name of the cell that others learn from: give yours another")
+    for names in [node, *(v for _,v in node.value)]:
+        keys = [k.value for k,_ in names.value] if isinstance(names, yaml.MappingNode) else []
+        if len(set(keys))<len(keys) or names is node and len(said)<len(keys): raise UsageError(f"'{shown(path)}' has one name twice: {', '.join(map(shown, keys))}")
+    return said
 
+# %% ../nbs/28_grid.ipynb #dea8add5
 def settle_row(
     row:dict, # Of `ladder_rows` and the like
     source, # Images, of `find_source`
@@ -158,11 +174,23 @@ def plan_cells(
         r = settle(row)
         new = _swept(row, settle, sweep, n_out, split) if sweep else {row['name']: _cell(r, None, key=run_key(r, n_out), split=split)}
         key = new[row['name']]['key']
+        both = set(new) & {*cells, *(o['name'] for o in rows if o is not row)}
+        if both: raise UsageError(f"Two trainings would have the name '{shown(min(both))}': rename that cell")
         if key not in first: cells,first = cells | new,first | {key: row['name']}
         before = next((o['settings'] for o in done if o['name']==row['vs']), {})
         says = in_words({k:v for k,v in plain(dict(r)).items() if before.get(k)!=v}) if before else ''
         done.append(row | dict(of=first[key], says=says, settings=plain(dict(r))))
     return [{k:v for k,v in o.items() if k!='settings'} for o in done],cells
+
+# %% ../nbs/28_grid.ipynb #fb350372
+def whole_name(
+    src # As a user named it
+)->str: # The same from any folder
+    "Name of a source, a path from the root"
+    path = os.path.expanduser(str(src))
+    return whole_path(path) if os.path.exists(path) and str(src)!='digits' else str(src)
+
+def image_mark(src, **kw): return plain(fingerprint(bag_dls(src, num_workers=0, device='cpu', **kw)))
 
 # %% ../nbs/28_grid.ipynb #353b91d8
 def make_plan(
@@ -181,13 +209,15 @@ def make_plan(
     kw = dict(source=source, device=device, reading=o['reading'], as_paper=as_paper, teacher=teacher, **changes)
     needy = [r['name'] for r in rows if recipe(r['rung'], r['but'], **r['changes'])['teacher'] is not None] if teacher=='none' else []
     rows = _without(rows, needy)
+    if not rows: raise UsageError(f"Without a teacher there is nothing to train: {', '.join(needy)} need one; leave out teacher=none, or name other rows")
     n_out,split = len(source.classes),'test' if sweep and source.test else 'valid'
     rows,cells = plan_cells(rows, partial(settle_row, **kw), read_sweep(sweep) if sweep else None, n_out, split)
     if any(own_teacher in c['needs'] for c in cells.values()): cells = {own_teacher: _teacher_cell(source, device, o['reading'], as_paper, n_out, changes)} | cells
     of = {r['name']:r['of'] for r in rows}
     family,n = [r['name'] for r in rows if r['vs'] and r['of']!=of[r['vs']]],len(source.test) if split=='test' else source.n_valid
-    return dict(format=1, src=str(src), options=plain(o), device=device.type, seeds=seeds, rows=rows, cells=cells, left_out=needy, sweep=sweep, family=family,
-        n_valid=n, classes=plain(source.classes), fingerprint=image_mark(source))
+    o |= {k:whole_path(o[k]) for k in ('root','exclude') if o[k] is not None}
+    return dict(format=1, src=whole_name(src), options=plain(o), device=device.type, seeds=seeds, rows=rows, cells=cells, left_out=needy, sweep=sweep,
+        family=family, n_valid=n, classes=plain(source.classes), fingerprint=image_mark(source))
 
 def _without(rows, names):
     "The rows but some; who was compared with one of these is with the one before it"
@@ -195,9 +225,8 @@ def _without(rows, names):
     def kept(o):
         while o in names: o = vs[o]
         return o
-    return [r | dict(vs=kept(r['vs'])) for r in rows if r['name'] not in names]
-
-def image_mark(src, **kw): return plain(fingerprint(bag_dls(src, num_workers=0, device='cpu', **kw)))
+    left = [r | dict(vs=kept(r['vs'])) for r in rows if r['name'] not in names]
+    return [r | dict(vs=r['vs'] or left[0]['name'] if i else None) for i,r in enumerate(left)]
 
 # %% ../nbs/28_grid.ipynb #1302d86f
 def fix_plan(

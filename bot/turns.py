@@ -21,6 +21,7 @@ from fastai.torch_core import set_seed
 from .core import BotError, DataError, handled, shown, Terminated
 from .files import Claim, held, read_json, this_place
 from .ladder import Recipe, recipe
+from .links import check_same_images
 from .sources import find_source
 from .workers import end_with_main
 from .block import bag_dls
@@ -28,7 +29,7 @@ from .learner import bag_learner, data_settings, pick_device
 from .runs import is_finished
 from .resume import recorded
 from .evaluate import evaluate
-from .grid import own_teacher, read_plan
+from .grid import image_mark, own_teacher, read_plan
 
 # %% ../nbs/28_turns.ipynb #61a2c961
 def cell_path(
@@ -96,7 +97,15 @@ def cell_learner(
     set_seed(seed)
     return bag_learner(dls, r)
 
-def plan_source(plan): return find_source(plan['src'], plan['options']['valid_pct'], root=plan['options']['root'], exclude=plan['options']['exclude'])
+def plan_source(
+    plan:dict, # Of `read_plan`
+    where:dict=None # 'src', 'root', 'exclude' as this process names them; unset, as in the plan
+): # Images
+    "The images of a plan, which are refused if they are others"
+    where = where or dict(src=plan['src'], **{k:plan['options'][k] for k in ('root','exclude')})
+    res = find_source(where['src'], plan['options']['valid_pct'], root=where['root'], exclude=where['exclude'])
+    check_same_images(plan['fingerprint'], image_mark(res))
+    return res
 
 # %% ../nbs/28_turns.ipynb #5ff7ceab
 def train_cell(
@@ -150,9 +159,11 @@ def try_cell(
 )->str: # Why it could not be done; empty if it was, or if another process has it
     "Train a cell unless another process does"
     begin,out = time.perf_counter(),cell_path(path, name, seed)
+    trained = is_finished(out)
     try: train_cell(path, plan, name, seed, source, device, workers)
     except Exception as e:
-        if is_finished(out) or Claim(out).newest()[0]>=0: return ''   # it is another's, or became so while this process was stopped
+        if is_done(path, name, seed) or Claim(out).newest()[0]>=0: return ''   # it is another's, or became so while this process was stopped
+        if is_finished(out) and not trained: return ''   # another has trained it: it is judged in the next turn
         return f'{type(e).__name__}: {e}' if not isinstance(e, BotError) else str(e)
     print(f"{name}, seed {seed}: {_accuracy(out/'answers'/'metrics.json'):.2%} ({time.perf_counter()-begin:.0f} s)", flush=True)
     return ''
@@ -162,11 +173,12 @@ def work(
     device:str=None, # 'cuda:1', 'cpu', ...; unset, the best there is
     workers:int=None, # Processes that read images; unset, what the machine has
     threads:int=None, # Of PyTorch; unset, as it is
-    after=None # Called with `path` after each cell
+    after=None, # Called with `path` after each cell
+    where:dict=None # 'src', 'root', 'exclude' as they are named here; unset, as in the plan
 )->dict: # Run -> why it could not be done
     "Train cells until none is left, and wait for those that others train"
     if threads: torch.set_num_threads(threads)
-    source,device,failed = plan_source(read_plan(path)),pick_device(device),{}
+    source,device,failed = plan_source(read_plan(path), where),pick_device(device),{}
     while True:
         plan = read_plan(path)
         o,left = next_cell(path, plan, failed)
@@ -196,14 +208,15 @@ def work_together(
     path:str|Path, # Folder of the ablation
     places:list, # Of `work_places`
     workers:int=None, # Processes that read images, for each of them
-    after=None # Called with `path` after each cell
+    after=None, # Called with `path` after each cell
+    where:dict=None # As `work` has it
 ):
     "Have one worker a place, and wait for them"
     from bot.look import n_cores
-    if len(places)==1: return work(path, places[0], workers, after=after)
+    if len(places)==1: return work(path, places[0], workers, after=after, where=where)
     if workers is None: workers = 0 if places[0]=='cpu' else max(1, n_cores()//len(places)-1)
     ctx = get_context('spawn')
-    ps = [ctx.Process(target=_worker, args=(str(path), o, workers, max(1, n_cores()//len(places)), after)) for o in places]
+    ps = [ctx.Process(target=_worker, args=(str(path), o, workers, max(1, n_cores()//len(places)), after, where)) for o in places]
     try:
         for p in ps: p.start()
         for p in ps: p.join()
@@ -212,8 +225,8 @@ def work_together(
         for p in ps: p.pid and p.join()
         raise
 
-def _worker(path, device, workers, threads, after):
+def _worker(path, device, workers, threads, after, where):
     "In a process of its own, which ends when the first one is killed"
     Thread(target=end_with_main, daemon=True).start()
-    try: work(path, device, workers, threads, after)
+    try: work(path, device, workers, threads, after, where)
     except (KeyboardInterrupt,Terminated): sys.exit(130)

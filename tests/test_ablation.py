@@ -1,9 +1,10 @@
 "An ablation: what its statistics promise, a plan that holds, cells that are trained once, whoever is killed"
-import csv, multiprocessing, os, random, signal, subprocess, sys, time
+import csv, multiprocessing, os, random, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pytest, yaml
 from bot.chance import decided, looks_for
 from bot.cli import main_of
+from bot.core import UsageError
 from bot.files import read_status
 from bot.grid import fix_plan, ladder_rows, make_plan, read_plan
 from bot.judge import mcnemar
@@ -279,3 +280,47 @@ def test_an_array_for_slurm(tmp_path):
     assert p.returncode==0 and '4 workers are queued: 7_0' in p.stdout, p.stdout+p.stderr
     script = (tmp_path/'script').read_text()
     assert all(f'#SBATCH --{o}' in script for o in ('array=0-3','time=120','gpus-per-node=1','partition=short')), script
+
+def test_what_cannot_be_judged_is_said(photos, tmp_path, capsys):
+    "A cell that was trained and whose weights are damaged is no endless loop"
+    fix_plan(tmp_path/'a', make_plan(photos, ladder_rows('baseline,cosine'), seeds=1, epochs=1, **tiny), {})
+    assert work(tmp_path/'a', 'cpu', 0)=={}
+    out = cell_path(tmp_path/'a', 'cosine', 0)
+    shutil.rmtree(out/'answers')
+    for o in out.glob('*.safetensors'): o.write_bytes(b'damaged')
+    failed = work(tmp_path/'a', 'cpu', 0)
+    assert list(failed)==[('cosine',0)] and 'safetensors' in failed['cosine',0] and 'safetensors' in capsys.readouterr().err
+
+def test_a_plan_goes_on_from_any_folder(photos, tmp_path, monkeypatch, capsys):
+    "Its images are those that it was made for, however a command names them, and other ones of these names are refused"
+    top = tmp_path/'top'
+    (top/'sub').mkdir(parents=True)
+    shutil.copytree(photos, top/'img')
+    monkeypatch.chdir(top)
+    assert run(capsys, 'img','--rungs','baseline,cosine','--seeds',1,'--epochs',1,'--out','a',*words)[0]==0
+    shutil.copytree(photos, top/'sub/img')
+    (top/'sub/img/train/a').rename(top/'sub/img/train/was'), (top/'sub/img/train/b').rename(top/'sub/img/train/a'), (top/'sub/img/train/was').rename(top/'sub/img/train/b')
+    monkeypatch.chdir(top/'sub')
+    assert run(capsys, '../img','--rungs','baseline,cosine','--seeds',2,'--epochs',1,'--out','../a',*words)[0]==0
+    for k in 'baseline','cosine': assert yaml.safe_load((cell_path(top/'a', k, 1)/'args.yaml').read_text())['path']==str(top/'img')
+    shutil.move(top/'img', tmp_path/'elsewhere')   # as another machine has them
+    assert run(capsys, tmp_path/'elsewhere','--rungs','baseline,cosine','--seeds',3,'--epochs',1,'--out','../a',*words)[0]==0
+
+@pytest.mark.parametrize('words_of, why', [(['--rung','cosine'], 'that of leave_one_out'), (['--rungs','baseline,cosine','--but','cosine'], 'named in rungs and left out'), (['--log','tensorboard'], "No option '--log'"),
+    (['--rungs','distill,mixup','--teacher','none'], 'nothing to train'), (['--rungs','baseline,cosine','--sweep','lr=.1,.2','--cells'], 'three ways')])
+def test_what_would_be_ignored_is_refused(photos, tmp_path, capsys, words_of, why):
+    f = tmp_path/'cells.yaml'
+    f.write_text('a:\n')
+    code,out,err = run(capsys, photos, *words_of, *([f] if words_of[-1]=='--cells' else []), '--dry-run', '--out', tmp_path/'a', *words)
+    assert code==2 and why in err, (out, err)
+
+def test_names_that_meet_are_refused(photos):
+    rows = [dict(name=k, rung=r, but=[], changes={}, vs=None) for k,r in (('a-lr0.1','baseline'),('a','cosine'))]
+    with pytest.raises(UsageError, match="Two trainings would have the name 'a-lr0.1'"): make_plan(photos, rows, sweep='lr=.1,.2', **tiny)
+
+def test_no_number_of_seeds_is_that_of_the_plan(photos, tmp_path, capsys):
+    "A command that goes on does not plan anew"
+    argv = photos,'--rungs','baseline,cosine','--epochs',1,'--out',tmp_path/'a',*words
+    assert run(capsys, *argv, '--seeds', 2)[0]==0
+    code,out,err = run(capsys, *argv)
+    assert code==0 and '0 of 4 trainings are left' in out and 'instead of' not in out

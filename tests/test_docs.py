@@ -348,3 +348,11 @@ def test_what_the_readme_says_of_short_runs_was_measured():
     def percent(of, row): return next(f"{100*float(o['accuracy']):.0f}%" for o in runs if (o['set'],o['passes'],o['row'])==(of,'10',row))
     said = re.search(r"10 epochs at 64 pixels get (\d+%) right where the paper's own crops, colors and rate get (\d+%); of 5,000 images of CIFAR-10 it is (\d+%) and (\d+%)", (root/'README.md').read_text())
     assert [*said.groups()]==[percent(of, row) for of in ('clothing','cifar10_sample') for row in ('weak-rate4','paper')]
+
+def test_what_the_readme_says_of_equal_time_was_measured():
+    "Of fastai's usual way at the better of its rates"
+    runs = list(csv.DictReader((root/'bench/results/minutes.csv').open()))
+    best = {k:max((o for o in runs if (o['set'],o['minutes'])==(k,'3')), key=lambda o: float(o['accuracy_over'])) for k in ('clothing','cifar10_sample')}
+    said = re.search(r"three minutes of one core bring (\d+%) of the clothes where fastai's usual way brings (\d+%), and of CIFAR-10's (\d+%) where it brings (\d+%)", (root/'README.md').read_text())
+    assert [*said.groups()]==[f"{100*float(o[k]):.0f}%" for o in best.values() for k in ('accuracy_bot','accuracy_over')]
+    assert all(float(o['low'])>0 for o in best.values())
