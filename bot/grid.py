@@ -268,7 +268,7 @@ def check_plan(
     other = [f'{k}: {said(was.get(k))} -> {said(asked.get(k))}' for k in {**was, **asked} if k!='seeds' and was.get(k)!=asked.get(k)]
     if n<plan['planned']: other.append(f"seeds: {plan['planned']} -> {n}")
     if other: raise UsageError(f"The ablation in '{shown(path)}' was planned with other settings: {'; '.join(other[:4])}\nGive the same to work on it, or another folder with --out")
-    if mark: check_same_images(plan['fingerprint'], mark)
+    if mark: check_same_images(plan['fingerprint'], mark, f"the ablation in '{shown(path)}'", 'another folder with --out')
     if device and device!=plan['device']: raise UsageError(f"The ablation in '{shown(path)}' was planned for {plan['device']}, this is {device}: the trainings would not be comparable")
     if n<=plan['seeds']: return []
     if not dry_run: (Path(path)/f'seeds-{n}').touch()

@@ -88,10 +88,12 @@ def items_hash(
 
 def check_same_images(
     was:dict, # `n_train`, `n_valid` and `hash`, as a run wrote them down
-    now:dict # Of today
+    now:dict, # Of today
+    what:str='the run', # That is gone on with
+    anew:str='--fresh' # How another one is begun
 ):
     "Refuse images that are not those of the run"
     if was==now: return
     if not was: raise UsageError('This run was written before data were known by a fingerprint: give its images to a new run')
     words = [f'{k} {was.get(n)} -> {now[n]}' for k,n in (('training images', 'n_train'), ('validation images', 'n_valid')) if was.get(n)!=now[n]]
-    raise DataError(f"The images are not those that the run began with: {', '.join(words) or 'as many, but other files, sizes, classes or order'}\nRestore them, or begin a new run (--fresh)")
+    raise DataError(f"The images are not those that {what} began with: {', '.join(words) or 'as many, but other files, sizes, classes or order'}\nRestore them, or begin anew ({anew})")

@@ -86,7 +86,7 @@ def read_time(
     text:str # '90s', '30m', '1h30m'
 )->float: # Seconds
     "A time that was written down"
-    parts = re.findall(r'([\d.]+)\s*([hms])', str(text))
+    parts = re.findall(r'(\d+\.?\d*|\.\d+)\s*([hms])', str(text))
     if not parts or ''.join(a+b for a,b in parts)!=re.sub(r'\s', '', str(text)): raise UsageError(f"budget={text}: write a time, as 30m or 1h30m")
     return sum(float(a)*dict(h=3600, m=60, s=1)[b] for a,b in parts)
 
@@ -99,11 +99,12 @@ def afford(
     epochs:int=None # Fixed, if given
 )->tuple: # Seeds, and the share of the epochs
     "What fits into a time"
-    ways = [(n,e) for n,e in ((16,1.), (12,1.), (8,1.), (8,.75), (8,.5), (6,.5), (4,.5), (4,.25)) if (not epochs or e==1)]
+    less = ((6,1.), (4,1.)) if epochs else ((8,.75), (8,.5), (6,.5), (4,.5), (4,.25))
+    ways = [(16,1.), (12,1.), (8,1.), *less]
     ways = list(dict.fromkeys((seeds or n, e) for n,e in ways))
     for n,e in ways:
         if total_time(plan, jobs, n, e)<=budget: return n,e
-    raise UsageError(f"budget={time_words(budget)} is not enough: {ways[-1][0]} seeds and {ways[-1][1]:.0%} of the epochs take about {time_words(total_time(plan, jobs, *ways[-1]))}\nGive fewer rungs, a smaller size, or more time")
+    raise UsageError(f"budget={time_words(budget)} is not enough: {ways[-1][0]} seeds and {ways[-1][1]:.0%} of the epochs take about {time_words(total_time(plan, jobs, *ways[-1]))}\nGive fewer rungs or seeds, a smaller size, or more time")
 
 # %% ../nbs/28_wait.ipynb #80574793
 def plan_words(
