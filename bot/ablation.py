@@ -18,11 +18,12 @@ from .core import check_place, shown, UsageError
 from .ranges import Num, One
 from .ladder import as_names, default_rung, in_ladder, options, settings
 from .learner import pick_device
+from .words import time_words
 from .args import asked_for, plain
 from .grid import check_plan, default_seeds, file_rows, fix_plan, image_mark, ladder_rows, make_plan, one_out_rows, read_plan, whole_name
 from .turns import grid_order, is_done, work_places, work_together
 from .verdict import Ablation, read_ablation, save_table
-from .wait import afford, plan_words, read_time, time_cells
+from .wait import afford, left_time, plan_words, read_time, time_cells
 
 # %% ../nbs/29_ablation.ipynb #15095aa9
 def asked_rows(
@@ -124,9 +125,10 @@ def _planned(path, asked, src, rows, places, kw, dry_run):
     opts = {k:kw[k] for k in ('valid_pct','root','exclude') if k in kw}
     asked |= {} if kw['seeds'] or kw.get('budget') else dict(seeds=read_plan(path)['seeds'])   # what is there, where no number is asked for
     lines = check_plan(path, asked, image_mark(src, **opts), kw['device'].split(':')[0], dry_run)
-    plan = read_plan(path)
+    plan = read_plan(path, asked.get('seeds', 0))
     left = [o for o in grid_order(plan) if not is_done(path, *o)]
-    return plan,[*lines, f"{path}: {len(left)} of {len(grid_order(plan))} trainings are left"]
+    took = f', about {time_words(left_time(plan, left, len(places)))}' if left else ''
+    return plan,[*lines, f"{path}: {len(left)} of {len(grid_order(plan))} trainings are left{took}"]
 
 def _threads(places):
     "Of PyTorch in each process; unset for one process, which takes what it finds"

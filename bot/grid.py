@@ -216,8 +216,8 @@ def make_plan(
     of = {r['name']:r['of'] for r in rows}
     family,n = [r['name'] for r in rows if r['vs'] and r['of']!=of[r['vs']]],len(source.test) if split=='test' else source.n_valid
     o |= {k:whole_path(o[k]) for k in ('root','exclude') if o[k] is not None}
-    return dict(format=1, src=whole_name(src), options=plain(o), device=device.type, seeds=seeds, rows=rows, cells=cells, left_out=needy, sweep=sweep,
-        family=family, n_valid=n, classes=plain(source.classes), fingerprint=image_mark(source))
+    return dict(format=1, src=whole_name(src), named=str(src), options=plain(o), device=device.type, seeds=seeds, rows=rows, cells=cells, left_out=needy,
+        sweep=sweep, family=family, n_valid=n, classes=plain(source.classes), fingerprint=image_mark(source))
 
 def _without(rows, names):
     "The rows but some; who was compared with one of these is with the one before it"
@@ -229,6 +229,9 @@ def _without(rows, names):
     return [r | dict(vs=r['vs'] or left[0]['name'] if i else None) for i,r in enumerate(left)]
 
 # %% ../nbs/28_grid.ipynb #1302d86f
+_shown = dict(seeds=int, rows=list, cells=dict, family=list, classes=list, n_valid=int)   # what a table needs of a plan
+_planned = _shown | dict(format=int, src=str, options=dict, device=str, fingerprint=dict, asked=dict)
+
 def fix_plan(
     path:Path, # Folder of the ablation
     plan:dict, # Of `make_plan`
@@ -241,17 +244,23 @@ def fix_plan(
     return read_plan(path)
 
 def read_plan(
-    path:Path # Folder of an ablation
+    path:Path, # Folder of an ablation
+    seeds:int=0 # As if so many had been asked for
 )->dict: # With `looks`, and the seeds of each cell
     "The plan, with the seeds that were asked for later"
     try:
         plan = read_json(Path(path)/'plan.json')
-        if not isinstance(plan.get('seeds'), int) or not isinstance(plan.get('cells'), dict): raise ValueError('it is no plan')
+        _check_kinds(plan, _shown)
     except (OSError,ValueError) as e: raise DataError(f"'{shown(path)}' is no ablation: its plan.json cannot be read ({shown(e)[:100]})") from e
     more = sorted(int(o.name[6:]) for o in Path(path).glob('seeds-*') if o.name[6:].isdigit())
-    n = max([plan['seeds'], *more])
+    n = max([plan['seeds'], *more, seeds])
     cells = {k:v | dict(seeds=v['seeds'] or list(range(n))) for k,v in plan['cells'].items()}
     return plan | dict(cells=cells, looks=looks_for(plan['seeds'], tuple(more)), planned=plan['seeds'], seeds=n)
+
+def _check_kinds(plan, kinds):
+    "Refuse what is no plan, or one of another version"
+    odd = next((k for k,t in kinds.items() if type(plan.get(k)) is not t or not plan[k] and k in ('cells','rows')), '' if plan.get('format', 1)==1 else 'format')
+    if odd: raise ValueError(f'no plan of this version: {odd}={plan.get(odd)!r}')
 
 # %% ../nbs/28_grid.ipynb #b2ec1b2a
 def check_plan(
@@ -263,6 +272,8 @@ def check_plan(
 )->list: # Lines to say
     "Refuse a command that asks for something else; more seeds re-open the plan"
     plan = read_plan(path)
+    try: _check_kinds(plan, _planned)
+    except ValueError as e: raise DataError(f"'{shown(path)}' cannot be gone on with: its plan.json is {shown(e)[:100]}") from e
     was,n = plan['asked'],asked.get('seeds', plan['planned'])
     def said(v): return ','.join(o['name'] for o in v) if isinstance(v, list) and v and isinstance(v[0], dict) else v
     other = [f'{k}: {said(was.get(k))} -> {said(asked.get(k))}' for k in {**was, **asked} if k!='seeds' and was.get(k)!=asked.get(k)]

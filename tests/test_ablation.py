@@ -1,5 +1,5 @@
 "An ablation: what its statistics promise, a plan that holds, cells that are trained once, whoever is killed"
-import csv, multiprocessing, os, random, shutil, signal, subprocess, sys, time
+import csv, json, multiprocessing, os, random, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pytest, yaml
 from bot.chance import decided, looks_for
@@ -324,3 +324,26 @@ def test_no_number_of_seeds_is_that_of_the_plan(photos, tmp_path, capsys):
     assert run(capsys, *argv, '--seeds', 2)[0]==0
     code,out,err = run(capsys, *argv)
     assert code==0 and '0 of 4 trainings are left' in out and 'instead of' not in out
+
+def test_a_swept_row_is_told_with_the_settings_it_has(photos, tmp_path, capsys):
+    argv = photos,'--rungs','baseline,smooth','--seeds',2,'--sweep','epochs=1,12','--out',tmp_path/'a',*words
+    assert run(capsys, *argv)[0]==0
+    for o in csv.DictReader((tmp_path/'a/ablation.csv').open()):
+        args = yaml.safe_load((cell_path(tmp_path/'a', o['row'], 0)/'args.yaml').read_text())
+        assert int(o['epochs'])==args['settings']['epochs']
+
+def test_more_seeds_are_told_before_they_are_asked_for(photos, tmp_path, capsys):
+    "How many trainings and how long, and the plan stays as it was"
+    argv = photos,'--rungs','baseline,cosine','--epochs',1,'--out',tmp_path/'a',*words
+    assert run(capsys, *argv, '--seeds', 2)[0]==0
+    code,out,err = run(capsys, *argv, '--seeds', 3, '--dry-run')
+    assert code==0 and '2 of 6 trainings are left, about ' in out and '3 seeds instead of 2' in out
+    assert read_plan(tmp_path/'a')['seeds']==2
+
+@pytest.mark.parametrize('change', [dict(seeds=True), dict(cells={}), dict(rows=None), dict(format=9), dict(asked=None), dict(fingerprint=None)])
+def test_a_plan_that_is_none_is_refused(photos, tmp_path, capsys, change):
+    fix_plan(tmp_path/'a', make_plan(photos, ladder_rows('baseline,cosine'), seeds=1, epochs=1, **tiny), {})
+    f = tmp_path/'a/plan.json'
+    f.write_text(json.dumps(json.loads(f.read_text()) | change))
+    code,out,err = run(capsys, photos, '--rungs', 'baseline,cosine', '--epochs', 1, '--out', tmp_path/'a', *words)
+    assert code==3 and 'no plan of this version' in err and 'Traceback' not in err, err
