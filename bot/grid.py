@@ -171,7 +171,8 @@ def plan_cells(
     "The trainings of some rows, those that are the same once"
     cells,first,done = {},{},[]
     for row in rows:
-        r = settle(row)
+        try: r = settle(row)
+        except UsageError as e: raise UsageError(f"Row '{shown(row['name'])}': {e}") from e
         new = _swept(row, settle, sweep, n_out, split) if sweep else {row['name']: _cell(r, None, key=run_key(r, n_out), split=split)}
         key = new[row['name']]['key']
         both = set(new) & {*cells, *(o['name'] for o in rows if o is not row)}

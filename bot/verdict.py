@@ -187,7 +187,9 @@ def note_lines(
     "What is to be known with the table"
     n,m,looks = seeds_done_of(rows, failed or {}, plan),len(plan['family']),plan['looks']
     spread = measured_spread([o for o in gains if len(o)>1])
-    sees = f"with {plan['seeds']} seeds a difference of {100*visible(plan['seeds'], spread[0], looks[-1][1]/m):.2f} points on these images, and of {100*visible(plan['seeds'], spread[0], looks[-1][1]/m, plan['n_valid'], spread[1]):.2f} for new ones, is seen in four cases of five" if spread and m else ''
+    seen = [visible(plan['seeds'], spread[0], looks[-1][1]/m, *o) for o in ((), (plan['n_valid'], spread[1]))] if spread and m else []
+    here,new = [f'a difference of {100*o:.2f} points' if o<1 else 'no difference' for o in seen[:1]],[f'of {100*o:.2f}' if o<1 else 'none' for o in seen[1:]]
+    sees = f"with {plan['seeds']} seeds {here[0]} on these images, and {new[0]} for new ones, is seen in four cases of five" if seen else ''
     return [o for o in (f"PROVISIONAL: {n} of {plan['seeds']} seeds are done; a verdict that stands here stays, the numbers will move" if n<plan['seeds'] else '',
         f"Gains are in points, over the row before in a ladder, else over the first; intervals are 95%, each for itself. Verdicts are Holm's over the {m} comparisons, at {' and '.join(str(s) for s,_ in looks)} seeds: without any effect "
         f"{sum(a for _,a in looks):.0%} of such tables would have one. Judged are the last weights of each run on the same {plan['n_valid']:,} images.", sees,
@@ -257,7 +259,7 @@ def save_table(
     write_atomic(o.path/'ablation.csv', csv_text(csv_rows(o)))
     title = f"Which tricks help: {o.plan.get('named', o.plan['src'])}" + (' (provisional)' if o.done<o.plan['seeds'] else '')
     plots = [part('Gains', Div(gain_plot(o.rows), cls='gallery'))] if any(r['these'] is not None and not r['these'].is_flat for r in o.rows) else []
-    says = [[r['name'], r['says'] or '', r['of']] for r in o.plan['rows']]
-    write_atomic(o.path/'report.html', html_page(title, part('Table', sort_table(heads, o.cells()), *map(P, o.notes)), *plots, part('What each row changes', sort_table(['row','over the one it is compared with','run'], says)),
+    says = [[r['name'], r['says'] or '', r['of'], *(str(c[k]) for k in _trained)] for r,c in zip(o.plan['rows'], csv_rows(o))]
+    write_atomic(o.path/'report.html', html_page(title, part('Table', sort_table(heads, o.cells()), *map(P, o.notes)), *plots, part('What each row changes', sort_table(['row','over the one it is compared with','run',*_trained], says)),
         lead=f"{len(o.plan['rows'])} rows, {o.done} of {o.plan['seeds']} seeds", foot='Made by bot-ablate of what the runs have written down.'))
     return o

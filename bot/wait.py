@@ -143,5 +143,6 @@ def sight_words(
 )->str: # A line
     "The smallest difference that will be seen"
     (spread,own),alpha = supposed(images),(.05 if n<8 else .04)/m
-    return f"it sees, in four cases of five, a difference of {visible(n, spread, alpha):.1%} on these images and of {visible(n, spread, alpha, images, own):.1%} for new ones, if runs vary by 0.5 points and by what {images:,} images " \
-        f"at 80% allow; the table corrects that by what it finds"
+    here,new = visible(n, spread, alpha),visible(n, spread, alpha, images, own)
+    here,new = f'a difference of {here:.1%}' if here<1 else 'no difference',f'of {new:.1%}' if new<1 else 'none'
+    return f"it sees, in four cases of five, {here} on these images and {new} for new ones, if runs vary by 0.5 points and by what {images:,} images at 80% allow; the table corrects that by what it finds"
