@@ -20,7 +20,7 @@ from .ladder import as_names, default_rung, in_ladder, options, settings
 from .learner import pick_device
 from .words import time_words
 from .args import asked_for, plain
-from .grid import check_plan, default_seeds, file_rows, fix_plan, image_mark, ladder_rows, make_plan, one_out_rows, read_plan, whole_name
+from .grid import check_plan, default_seeds, file_rows, fix_plan, image_mark, ladder_rows, make_plan, one_out_rows, places_of, read_plan
 from .turns import grid_order, is_done, work_places, work_together
 from .verdict import Ablation, read_ablation, save_table
 from .wait import afford, left_time, plan_words, read_time, time_cells
@@ -108,7 +108,7 @@ def ablate(
     plan,lines = _planned(path, asked, src, rows, places, kw | dict(device=str(device), seeds=seeds, workers=workers), dry_run)
     print('\n'.join(lines), flush=True)
     if dry_run: return
-    where = {k:v and whole_name(v) for k,v in dict(src=src, root=given.get('root'), exclude=given.get('exclude')).items()}
+    where = places_of(src, given.get('root'), given.get('exclude'))
     return _worked(path, places[:len(grid_order(plan))], workers, where)
 
 def _new_name(src): return Path('ablations')/f"{Path(str(src)).name or 'images'}-{time.strftime('%Y%m%d-%H%M%S')}"

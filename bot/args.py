@@ -2,7 +2,6 @@
 
 `args.yaml` is enough to make a run's learner again: it has the settings as they were used and as they were given, and what only the data knew, classes, size and normalization. It has the
 same run as a script in Python, and a fingerprint of the data by which a run that goes on knows its images.
-from bot.learner import rung_of
 
 Docs: https://OWNER.github.io/bot/args.html.md"""
 

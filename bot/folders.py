@@ -77,7 +77,7 @@ class Folder:
         self.images,folders,other,tools = [],[],[],[]
         here,entries = _listed(self.path, above)
         for o in entries:
-            if not _is_folder(o): (self.images.append(o.path) if suffix(o.name) in image_exts else other.append(o.name))
+            if not _is_folder(o): (self.images.append(o.path) if is_image(o.name) else other.append(o.name))
             elif o.name.lower() in tool_folders: tools.append(f'{o.name} folders')
             else: folders.append(o.path)
         self.others = Counter(sorted(map(file_kind, other)) + sorted(tools))

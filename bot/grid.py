@@ -9,8 +9,8 @@ Docs: https://OWNER.github.io/bot/grid.html.md"""
 
 # %% auto #0
 __all__ = ['own_teacher', 'sweep_seeds', 'default_seeds', 'teacher_seed', 'ladder_rows', 'one_out_rows', 'file_rows',
-           'settle_row', 'network_text', 'run_key', 'read_sweep', 'plan_cells', 'whole_name', 'image_mark', 'make_plan',
-           'fix_plan', 'read_plan', 'check_plan']
+           'settle_row', 'network_text', 'run_key', 'read_sweep', 'plan_cells', 'whole_name', 'places_of', 'image_mark',
+           'make_plan', 'fix_plan', 'read_plan', 'check_plan']
 
 # %% ../nbs/28_grid.ipynb #19d12ec9
 import json, os, re
@@ -191,6 +191,14 @@ def whole_name(
     path = os.path.expanduser(str(src))
     return whole_path(path) if os.path.exists(path) and str(src)!='digits' else str(src)
 
+def places_of(
+    src, # As a user named it
+    root=None, # Folder of a table's images
+    exclude=None # File of images to leave out
+)->dict: # The three of them
+    "Where the images are, from any folder"
+    return {k:v and whole_name(v) for k,v in dict(src=src, root=root, exclude=exclude).items()}
+
 def image_mark(src, **kw): return plain(fingerprint(bag_dls(src, num_workers=0, device='cpu', **kw)))
 
 # %% ../nbs/28_grid.ipynb #353b91d8
@@ -216,8 +224,8 @@ def make_plan(
     if any(own_teacher in c['needs'] for c in cells.values()): cells = {own_teacher: _teacher_cell(source, device, o['reading'], as_paper, n_out, changes)} | cells
     of = {r['name']:r['of'] for r in rows}
     family,n = [r['name'] for r in rows if r['vs'] and r['of']!=of[r['vs']]],len(source.test) if split=='test' else source.n_valid
-    o |= {k:whole_path(o[k]) for k in ('root','exclude') if o[k] is not None}
-    return dict(format=1, src=whole_name(src), named=str(src), options=plain(o), device=device.type, seeds=seeds, rows=rows, cells=cells, left_out=needy,
+    where = places_of(src, o['root'], o['exclude'])
+    return dict(format=1, src=where.pop('src'), named=str(src), options=plain(o | where), device=device.type, seeds=seeds, rows=rows, cells=cells, left_out=needy,
         sweep=sweep, family=family, n_valid=n, classes=plain(source.classes), fingerprint=image_mark(source))
 
 def _without(rows, names):

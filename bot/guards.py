@@ -156,9 +156,9 @@ class TargetCheck(Callback):
 
     def after_epoch(self):
         "Stop where a class has no image left"
-        dropped = getattr(self.dls.train, 'dropped', {})   # of all processes
-        if len(dropped)==self.n_dropped: return
+        dropped,items = getattr(self.dls.train, 'dropped', {}),getattr(self.dls.train_ds, 'items', ())   # of all processes
+        if len(dropped)==self.n_dropped or not isinstance(next(iter(items), None), tuple): return   # somebody else's items may not say their class
         self.n_dropped = len(dropped)
-        lost = lost_class(self.dls.train_ds.items, dropped)
-        if lost is not None: raise DataError(f"No image of class '{shown(lost)}' can be read any more, the first is '{shown(next(f for f,c in self.dls.train_ds.items if c==lost))}': "
+        lost = lost_class(items, dropped)
+        if lost is not None: raise DataError(f"No image of class '{shown(lost)}' can be read any more, the first is '{shown(next(f for f,c in items if c==lost))}': "
             'bring them back and go on, or train anew without the class')

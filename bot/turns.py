@@ -111,10 +111,10 @@ def plan_source(
     plan:dict, # Of `read_plan`
     where:dict=None # 'src', 'root', 'exclude' as this process names them; unset, as in the plan
 ): # Images
-    "The images of a plan, which are refused if they are others"
-    where = where or dict(src=plan['src'], **{k:plan['options'][k] for k in ('root','exclude')})
-    res = find_source(where['src'], plan['options']['valid_pct'], root=where['root'], exclude=where['exclude'])
-    check_same_images(plan['fingerprint'], image_mark(res))
+    "The images of a plan; those that no command has compared with it are compared here"
+    there = where or dict(src=plan['src'], root=plan['options']['root'], exclude=plan['options']['exclude'])
+    res = find_source(valid_pct=plan['options']['valid_pct'], **there)
+    if not where: check_same_images(plan['fingerprint'], image_mark(res))
     return res
 
 # %% ../nbs/28_turns.ipynb #5ff7ceab

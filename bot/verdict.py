@@ -182,10 +182,10 @@ def note_lines(
     plan:dict, # Of `read_plan`
     rows:list, # Of `table_rows_of`
     gains:list, # Differences of the family (S, I)
-    failed:dict=None # Of `failures`
+    failed:dict # Of `failures`
 )->list: # Lines
     "What is to be known with the table"
-    n,m,looks = seeds_done_of(rows, failed or {}, plan),len(plan['family']),plan['looks']
+    n,m,looks = seeds_done_of(rows, failed, plan),len(plan['family']),plan['looks']
     spread = measured_spread([o for o in gains if len(o)>1])
     seen = [visible(plan['seeds'], spread[0], looks[-1][1]/m, *o) for o in ((), (plan['n_valid'], spread[1]))] if spread and m else []
     here,new = [f'a difference of {100*o:.2f} points' if o<1 else 'no difference' for o in seen[:1]],[f'of {100*o:.2f}' if o<1 else 'none' for o in seen[1:]]
@@ -256,10 +256,11 @@ def save_table(
     o:Ablation
 )->Ablation: # The same
     "Write `ablation.csv` and `report.html`"
-    write_atomic(o.path/'ablation.csv', csv_text(csv_rows(o)))
+    rows = csv_rows(o)
+    write_atomic(o.path/'ablation.csv', csv_text(rows))
     title = f"Which tricks help: {o.plan.get('named', o.plan['src'])}" + (' (provisional)' if o.done<o.plan['seeds'] else '')
     plots = [part('Gains', Div(gain_plot(o.rows), cls='gallery'))] if any(r['these'] is not None and not r['these'].is_flat for r in o.rows) else []
-    says = [[r['name'], r['says'] or '', r['of'], *(str(c[k]) for k in _trained)] for r,c in zip(o.plan['rows'], csv_rows(o))]
+    says = [[r['name'], r['says'] or '', r['of'], *(str(c[k]) for k in _trained)] for r,c in zip(o.plan['rows'], rows)]
     write_atomic(o.path/'report.html', html_page(title, part('Table', sort_table(heads, o.cells()), *map(P, o.notes)), *plots, part('What each row changes', sort_table(['row','over the one it is compared with','run',*_trained], says)),
         lead=f"{len(o.plan['rows'])} rows, {o.done} of {o.plan['seeds']} seeds", foot='Made by bot-ablate of what the runs have written down.'))
     return o
