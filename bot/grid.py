@@ -65,6 +65,7 @@ def file_rows(
     said = _cells_of(path)
     for c,o in said.items():
         for k in o or (): nearest(k, ('rung','but',*signature(settings).parameters), f"setting in cell '{shown(c)}' of '{shown(path)}'")
+        if (o or {}).get('teacher')=='none': raise UsageError(f"Cell '{shown(c)}' of '{shown(path)}' has teacher=none: write  but: distill  for the rung without it")
         odd = next((k for k in ('rung','but') if not isinstance((o or {}).get(k, ''), (str,list))), None)
         if odd: raise UsageError(f"Cell '{shown(c)}' of '{shown(path)}' has {odd}={shown(o[odd])}: give a name")
     def row(k, v): return dict(name=str(k), rung=v.pop('rung', rung), but=list(as_names(v.pop('but', ''))), changes=v, vs=None)
@@ -135,7 +136,9 @@ def read_sweep(
     values = [o for o in values.split(',') if o]
     if not eq or len(values)<2: raise UsageError(f"sweep={shown(text)}: write a setting and two or more values, as lr=.01,.02,.05")
     name = nearest(name.strip(), signature(settings).parameters, 'setting')
-    return name,[check_settings(**{name: o})[name] for o in values]
+    values = [check_settings(**{name: o})[name] for o in values]
+    if any(isinstance(o, (list,tuple)) for o in values): raise UsageError(f"sweep={shown(text)}: a value of '{name}' is itself a list; name each in a file of cells, and give --cells")
+    return name,values
 
 def _cell(r, seeds, **more):
     "A cell of the plan: a recipe as text"
@@ -146,7 +149,8 @@ def _cell(r, seeds, **more):
 def _swept(row, settle, sweep, n_out, split):
     "A row's cells: one a value, then one that takes the best of them"
     k,values = sweep
-    tries = {f"{row['name']}-{k}{v:g}" if isinstance(v, float) else f"{row['name']}-{k}{v}": settle(row | dict(changes=row['changes'] | {k:v})) for v in values}
+    def name(v): return f"{row['name']}-{k}" + (f'{v:g}' if isinstance(v, float) else re.sub(r'[^\w.+-]+', '-', str(v)))   # a folder's name
+    tries = {name(v): settle(row | dict(changes=row['changes'] | {k:v})) for v in values}
     cells = {n: _cell(r, list(sweep_seeds), key=run_key(r, n_out), split='valid') for n,r in tries.items()}
     last = _cell(next(iter(tries.values())), None, key='|'.join(o['key'] for o in cells.values()), split=split)
     return cells | {row['name']: last | dict(among=list(cells), needs=last['needs']+list(cells))}

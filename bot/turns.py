@@ -194,12 +194,13 @@ def work(
         o,left = next_cell(path, plan, failed)
         if not left: return failed
         why = try_cell(path, plan, *o, source, device, workers) if o else time.sleep(1)
-        if why: failed |= _and_after(plan, o, why)
+        if why: failed |= _and_after(plan, o, why, failed)
         elif o and after: after(path)
 
-def _and_after(plan, o, why):
+def _and_after(plan, o, why, failed):
     "What fails with a run: itself, and what waits for it"
-    print(f'{o[0]}, seed {o[1]}: {shown(why)}', file=sys.stderr, flush=True)
+    again = any(k==o[0] and v==why for (k,_),v in failed.items())
+    print(f"{o[0]}, seed {o[1]}: {'the same' if again else shown(why)}", file=sys.stderr, flush=True)
     return {o: why} | {(k,s): f"it needs '{o[0]}', which failed" for k,c in plan['cells'].items() if o[0] in c['needs'] for s in c['seeds']}
 
 # %% ../nbs/28_turns.ipynb #ae8856a0

@@ -252,6 +252,13 @@ def gain_plot(
     ax.spines[['top','right']].set_visible(False)
     return svg_figure(fig, 'thick: 95% on these images; thin: for new ones')
 
+def _with_keys(o):
+    "The table's text, numbers with what they are sorted by"
+    def keys(r):
+        acc,these,new,first = (e and e.mean for e in map(r.get, ('acc','these','new','first')))
+        return None,acc,r['seeds'],these,these,new,None,first,r['published'],r['step']
+    return [[v if k is None else (v,k) for v,k in zip(text, keys(r))] for text,r in zip(o.cells(), o.rows)]
+
 def save_table(
     o:Ablation
 )->Ablation: # The same
@@ -260,7 +267,7 @@ def save_table(
     write_atomic(o.path/'ablation.csv', csv_text(rows))
     title = f"Which tricks help: {o.plan.get('named', o.plan['src'])}" + (' (provisional)' if o.done<o.plan['seeds'] else '')
     plots = [part('Gains', Div(gain_plot(o.rows), cls='gallery'))] if any(r['these'] is not None and not r['these'].is_flat for r in o.rows) else []
-    says = [[r['name'], r['says'] or '', r['of'], *(str(c[k]) for k in _trained)] for r,c in zip(o.plan['rows'], rows)]
-    write_atomic(o.path/'report.html', html_page(title, part('Table', sort_table(heads, o.cells()), *map(P, o.notes)), *plots, part('What each row changes', sort_table(['row','over the one it is compared with','run',*_trained], says)),
+    says = [[r['name'], r['says'] or '', r['of'], *(c[k] for k in _trained)] for r,c in zip(o.plan['rows'], rows)]
+    write_atomic(o.path/'report.html', html_page(title, part('Table', sort_table(heads, _with_keys(o)), *map(P, o.notes)), *plots, part('What each row changes', sort_table(['row','over the one it is compared with','run',*_trained], says)),
         lead=f"{len(o.plan['rows'])} rows, {o.done} of {o.plan['seeds']} seeds", foot='Made by bot-ablate of what the runs have written down.'))
     return o

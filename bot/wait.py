@@ -56,11 +56,14 @@ def time_cells(
     if threads: torch.set_num_threads(threads)
     cells = {}
     try:
-        for k,c in plan['cells'].items():
-            like = c if 'among' not in c else plan['cells'][c['among'][0]]
-            cells[k] = c | (_times(plan, like, source, device, workers) if 'among' not in c else {o:cells[c['among'][0]][o] for o in ('step','epoch')})
+        for k,c in plan['cells'].items(): cells[k] = c | (_longest(c, cells) if 'among' in c else _times(plan, c, source, device, workers))
     finally: torch.set_num_threads(was)
     return plan | dict(cells=cells)
+
+def _longest(c, cells):
+    "The times of a cell that takes the best of others: those of the longest, for nobody knows yet which it will be"
+    long = max((cells[o] for o in c['among']), key=lambda o: o['settings']['epochs']*o['epoch'])
+    return dict(step=long['step'], epoch=long['epoch']*long['settings']['epochs']/c['settings']['epochs'])
 
 def _times(plan, c, source, device, workers):
     teacher = {}
@@ -129,7 +132,7 @@ def plan_words(
     same = [f"{r['name']} (= {r['of']})" for r in plan['rows'] if r['of']!=r['name']]
     runs = sum(len(c['seeds'] or range(n)) for c in cells.values())
     epochs = sorted({c['settings']['epochs'] for c in cells.values()})
-    lines = [f"{plan.get('named', plan['src'])}: {len(plan['rows'])} rows, {n} seeds: {runs} trainings of {' or '.join(map(str, epochs))} epochs, {jobs} side by side, into {path}"]
+    lines = [f"{plan.get('named', plan['src'])}: {len(plan['rows'])} row{'s'*(len(plan['rows'])>1)}, {n} seed{'s'*(n>1)}: {runs} training{'s'*(runs>1)} of {' or '.join(map(str, epochs))} epochs, {jobs} side by side, into {path}"]
     if same: lines.append(f"the same training here, done once: {', '.join(same)}")
     if own_teacher in cells: lines.append(f"a teacher of its own: {cells[own_teacher]['settings']['arch']}, {cells[own_teacher]['settings']['epochs']} epochs, one seed; --teacher names another, and 'none' leaves out the rows that need one")
     if plan['left_out']: lines.append(f"left out, for there is no teacher: {', '.join(plan['left_out'])}")
