@@ -40,7 +40,7 @@ def train(
     head_only:bool=False, # Fit nothing but the head to weights, in one pass over the images: a linear probe
     **given
 ): # The trained `Learner`; `None` if the run was finished before
-    "Train an image classifier with the tricks of a rung, and keep the run in a folder; the same command goes on with a run that was stopped"
+    "Train an image classifier with the tricks of a rung, and keep the run in a folder; the same command goes on with a run that was stopped, and as `torchrun --nproc-per-node N -m bot train SRC` it is N processes, one a GPU"
     from fastai.torch_core import set_seed
     from bot import distributed, learner, precision, runs
     import_module('bot.reported')   # a run that ends leaves its report

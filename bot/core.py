@@ -164,7 +164,7 @@ def check_place(
     here = next(o for o in (Path(path).absolute(), *Path(path).absolute().parents) if o.exists())
     try:
         with tempfile.TemporaryFile(dir=here): pass
-    except OSError as e: raise UsageError(f"Cannot write to {what}'{shown(path)}': {e.strerror}; name another place with --out") from e
+    except OSError as e: raise UsageError(f"Cannot write to {what}'{shown(path)}': {e.strerror}; name another place") from e
     return path
 
 # %% ../nbs/00_core.ipynb #c9ee25fe

@@ -174,7 +174,8 @@ def begin_step(self:Ranks, shares, stop, due):
 @patch
 def give(self:Ranks):
     "Let all processes have the same buffers"
-    for m in {unwrapped(self.model),unwrapped(judged_model(self.learn))}: share_buffers(m, _asked(self.learn, 'bn_stats')=='mean')
+    models = unwrapped(self.model),unwrapped(judged_model(self.learn))   # in one order on all processes
+    for m in models[:1+(models[1] is not models[0])]: share_buffers(m, _asked(self.learn, 'bn_stats')=='mean')
 
 # %% ../nbs/23_ranks.ipynb #0ef0ad30
 def learning(
@@ -199,7 +200,7 @@ def check_same_weights(
     "Refuse to go on if the processes have come apart"
     sums = gathered(checksum(unwrapped(learn.model)))
     r = next((i for i,o in enumerate(sums) if o!=sums[0]), None)
-    if r is not None: raise BotError(f'After epoch {learn.epoch} process {r} has other weights than process 0: a hook, or a part of the model, does not do the same on all\nThe run folder has the epoch before')
+    if r is not None: raise BotError(f"After epoch {learn.epoch+1} process {r} has other weights than process 0: some hook, or a part of the model, does not do the same on all\n{'The run folder has the epoch before' if learn.epoch else 'No epoch is saved'}")
 
 # %% ../nbs/23_ranks.ipynb #2f06edbd
 def sync_norms(
@@ -230,7 +231,7 @@ def put_together(
     places:list # Of its rows among all
 ):
     "Metrics, predictions and what the run folder notes of them, of all processes"
-    sum_metrics([learn.recorder.loss, *learn.metrics], batches)
+    sum_metrics([learn.recorder.loss, *learn.metrics, *getattr(getattr(learn, 'bag_ema', None), 'seen', ())], batches)
     for cb in learn.cbs:
         if isinstance(cb, GatherPredsCallback):
             for k in [o for o in ('preds','targets','inputs','losses') if o in vars(cb)]: setattr(cb, k, all_in_order(vars(cb)[k], places))

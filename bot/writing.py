@@ -9,7 +9,7 @@ Docs: https://OWNER.github.io/bot/writing.html.md"""
 
 # %% auto #0
 __all__ = ['block', 'ends', 'row_type', 'tar_header', 'in_blocks', 'shrunk', 'content', 'write_tar', 'cut', 'plan_tars',
-           'write_tars', 'write_index', 'begin_shards', 'shard']
+           'write_tars', 'write_index', 'begin_shards', 'check_current', 'shard']
 
 # %% ../nbs/03_writing.ipynb #9c503377
 import io, json, os, sys
@@ -20,11 +20,11 @@ import numpy as np
 from PIL import Image
 from fastcore.basics import defaults
 from torch.utils.data import DataLoader
-from .core import BotError, check_place, csv_text, DataError, shown, UsageError, write_atomic, WriteError
-from .files import Claim
+from .core import BotError, check_place, csv_text, DataError, shown, Terminated, UsageError, write_atomic, WriteError
+from .files import Claim, held
 from .ranges import Num
 from .ladder import options, setting
-from .shards import classes_of, columns, index_file, index_version, is_shards, path_bytes, read_index
+from .shards import classes_of, column_sum, columns, index_file, index_version, is_shards, path_bytes, path_stat, read_column, read_index
 from .images import Encoded, ImageError, plain_reason
 from .folders import image_exts, suffix
 from .links import items_hash, size_of
@@ -79,7 +79,7 @@ def content(
     if data: return data,'.jpg',why
     end = suffix(os.path.basename(path))
     try: return path_bytes(path),end if end in image_exts else '.img',why
-    except OSError as e: raise DataError(f"Cannot read '{shown(path)}': {plain_reason(e)}; nothing can be written for it, leave it out of the source") from e
+    except OSError as e: raise DataError(f"Cannot read '{shown(path)}': {plain_reason(e)}; nothing can be written for it, leave it out of the source (--exclude FILE)") from e
 
 # %% ../nbs/03_writing.ipynb #6baecbeb
 ends = sorted(image_exts) + ['.img']   # suffixes, which the index knows by number
@@ -128,7 +128,9 @@ def plan_tars(
     "What is written where"
     res,done = [],0
     for part,items in parts.items():
-        sizes = [max(0, size_of(f)) for f,_ in items]
+        sizes = [size_of(f) for f,_ in items]
+        gone = [f for (f,_),n in zip(items, sizes) if n<0]
+        if gone: raise DataError(f"{len(gone):,} of {len(items):,} images of '{part}' are not there, the first is '{shown(gone[0])}': nothing can be written for it\nPut it back, or leave it out of the source (--exclude FILE)")
         lots = cut(np.minimum(sizes, short_edge**2//2) if short_edge else sizes, most)   # half a byte a pixel is much for a JPEG
         res += [(part, f'{part}-{k:05d}.tar', done+o.start, o) for k,o in enumerate(lots)]
         done += len(items)
@@ -195,7 +197,8 @@ def write_index(
     names = [f'{o[1]}/{o[2]+i:08d}{ends[r["suffix"]]}' for o,rs in zip(plan, rows) for i,r in enumerate(rs)]
     write_atomic(out/'items.csv', csv_text([dict(image=n, was=str(f)) for n,(f,_) in zip(names, (o for p in parts.values() for o in p))], ['image','was']))
     write_atomic(out/'_info.json', json.dumps(dict(splits={p:_split(p, [t for t,o in zip(tars, plan) if o[0]==p]) for p in parts})))
-    write_atomic(out/index_file, json.dumps(info | dict(state='finished', n={p:len(v) for p,v in parts.items()}, tars=tars, suffixes=ends)))
+    sums = {k:column_sum(out, k) for k in columns}
+    write_atomic(out/index_file, json.dumps(info | dict(state='finished', n={p:len(v) for p,v in parts.items()}, tars=tars, suffixes=ends, sums=sums)))
     for o in plan: _rows_file(out, o[1]).unlink()
 
 def _split(part, tars): return dict(name=part, num_samples=sum(o[1] for o in tars), filenames=[o[0] for o in tars], shard_lengths=[o[1] for o in tars])
@@ -214,14 +217,31 @@ def begin_shards(
     if is_shards(out):
         was = read_index(out)
         other = [k for k in info if k not in ('source','how','notes') and was.get(k)!=info[k]]
-        if other: raise DataError(f"'{shown(out)}' holds shards of {shown(was.get('source'))} with other {' and '.join(o.replace('hash', 'images') for o in other)}: name another folder, or remove it")
-        return was['state']=='finished'
-    if out.exists() and (not out.is_dir() or any(o.name[:7]!='.claim-' for o in out.iterdir())): raise UsageError(f"'{shown(out)}' is not empty, and holds no shards: name another folder")
+        if not other: return was['state']=='finished'
+        what = 'images, or another split of them' if other==['hash'] else ' and '.join(o.replace('hash', 'images') for o in other)
+        if not _is_idle(out, was): raise DataError(f"'{shown(out)}' holds shards of {shown(was.get('source'))} with other {what}: name another folder, or remove it")
+    elif out.exists() and (not out.is_dir() or any(o.name[:7]!='.claim-' for o in out.iterdir())): raise UsageError(f"'{shown(out)}' is not empty, and holds no shards: name another folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_atomic(out/index_file, json.dumps(info | dict(state='writing')))
     except OSError as e: raise UsageError(f"Cannot write to '{shown(out)}': {plain_reason(e)}; name another folder") from e
     return False
+
+def _is_idle(out, was):
+    "Is there nothing written yet, and nobody who writes?"
+    return was['state']!='finished' and not held(out) and not any(out.glob('.*.npy'))
+
+def check_current(
+    out:Path, # Finished shards
+    parts:dict, # Pairs of path and class by part
+    made:dict # Of `content`
+):
+    "Refuse shards of images that have other bytes now; only files that are newer than the shards are read"
+    since,old = (out/index_file).stat().st_mtime_ns,[]
+    crc = read_column(out, 'crc32', sum(map(len, parts.values())))
+    for i,f in enumerate(f for items in parts.values() for f,_ in items):
+        if path_stat(f).st_mtime_ns>since and crc32(content(f, **made)[0])!=crc[i]: old.append(f)
+    if old: raise DataError(f"{len(old):,} images have changed since the shards in '{shown(out)}' were written, the first is '{shown(old[0])}': remove the folder and give the command again, or name another folder")
 
 # %% ../nbs/03_writing.ipynb #e6b2498a
 def shard(
@@ -244,12 +264,15 @@ def shard(
     parts = dict(train=s.items[:s.n_train], valid=s.items[s.n_train:], test=s.test)
     info = _info(s, parts, tar_mb, made)
     check_place(out)
-    return out if begin_shards(out, info) and _say(out, 'is finished: nothing to do') else _write(out, parts, info, most, workers, made)
+    if not begin_shards(out, info): return _write(out, parts, info, most, workers, made)
+    check_current(out, parts, made)
+    _say(out, 'is finished: nothing to do')
+    return out
 
 # %% ../nbs/03_writing.ipynb #dbf19019
 def _check_apart(out, path):
     real,top = os.path.realpath(out),os.path.realpath(path)
-    if os.path.join(real, '').startswith(os.path.join(top, '')): raise UsageError(f"'{shown(out)}' is inside of the images' own folder '{shown(path)}': name another folder")
+    if os.path.join(real, '').startswith(os.path.join(top, '')): raise UsageError(f"'{shown(out)}' is the images' own folder '{shown(path)}', or inside of it: name another folder")
 
 def _info(s, parts, tar_mb, made):
     "What tells these shards from others"
@@ -264,9 +287,12 @@ def _write(out, parts, info, most, workers, made):
         for o in out.glob('.*.tar.*'):
             if not o.name.endswith('.npy'): o.unlink()   # of a process that was killed
         plan = plan_tars(parts, most, made['short_edge'])
-        said = write_tars(out, plan, parts, info['classes'], workers, _progress(sum(map(len, parts.values()))), **made)
+        try: said = write_tars(out, plan, parts, info['classes'], workers, _progress(sum(map(len, parts.values()))), **made)
+        except (KeyboardInterrupt,Terminated):
+            _say(out, 'stopped; the same command goes on')
+            raise
         write_index(out, plan, parts, info)
-    if said: print(f"{len(said):,} images cannot be read and are kept as they are, the first is '{shown(said[0][0])}': {shown(said[0][1])}")
+    if said: print(f"{len(said):,} image{'s'*(len(said)>1)} cannot be read and {'are' if len(said)>1 else 'is'} kept unchanged, the first is '{shown(said[0][0])}': {shown(said[0][1])}")
     _say(out, f"{sum(map(len, parts.values())):,} images in {len(plan):,} shards, {sum((out/o[1]).stat().st_size for o in plan)/2**20:,.1f} MB")
     return out
 

@@ -83,6 +83,17 @@ def few(tmp_path_factory):
     "48 training and 12 validation images of three classes: six batches of 8"
     return dict(src=str(lay_colors(tmp_path_factory.mktemp('few'), train=16, valid=4)), bs=8, but='distill')
 
+def test_the_average_is_judged_by_all(few, tmp_path):
+    "Of 12 validation images, by the same sums as the model itself; and with batch norm the processes stay together"
+    kw = few | dict(alpha=0., ema=4, ema_steps=1)
+    (a,),several = run(tmp_path, 1, **kw),run(tmp_path, 2, **kw)
+    assert len(a['values'][0])==5
+    for o in several:
+        assert apart(o['weights'], a['weights'])<1e-10
+        assert all(abs(x-y)<1e-6 for v,w in zip(o['values'], a['values']) for x,y in zip(v[1:], w[1:]))
+    one,two = run(tmp_path/'norm', 2, **kw, norm=True)
+    assert apart(one['weights'], two['weights'])==0 and one['values']==two['values']
+
 def test_the_authors_mixup(few, tmp_path):
     "One share for the whole batch, and each process's rows backwards"
     a, = run(tmp_path, 1, reading='gluoncv', epochs=1, **few)
@@ -320,10 +331,16 @@ def test_launch_files(tmp_path, script):
     o = check_words(next(l for l in said if l.startswith('torchrun')).split()[1:], 'runs/first')
     assert script.stem=='one_machine' or (o.nnodes,o.rdzv_backend,o.rdzv_endpoint)==('2','c10d','node1:29500')
 
-@pytest.mark.parametrize('status, again', [(0, False), (75, True), (1, False)])
-def test_the_queue_is_asked_again(tmp_path, status, again):
-    "Only a run that can go on is put back into the queue"
-    env = dict(RUN='runs/first', SLURM_NNODES='2', SLURM_JOB_NODELIST='node[1-2]', SLURM_JOB_ID='7', SLURM_GPUS_ON_NODE='8', STATUS=str(status))
+@pytest.mark.parametrize('args', [[], ['photos']], ids=str)
+@pytest.mark.parametrize('script', launch, ids=lambda o: o.stem)
+def test_launch_files_say_how_they_are_called(tmp_path, script, args):
+    p = subprocess.run(['bash', str(script), *args], env={k:v for k,v in os.environ.items() if k not in ('RUN','HEAD')}, capture_output=True, text=True, cwd=tmp_path)
+    assert p.returncode and script.name in p.stderr and 'unbound' not in p.stderr and any(o in p.stderr for o in ('usage: ', 'give the ')), p.stderr
+
+@pytest.mark.parametrize('status, times, again', [(0, 0, False), (75, 3, True), (75, 50, False), (1, 0, False)])
+def test_the_queue_is_asked_again(tmp_path, status, times, again):
+    "Only a run that can go on is put back into the queue, and not without end"
+    env = dict(SLURM_RESTART_COUNT=str(times), RUN='runs/first', SLURM_NNODES='2', SLURM_JOB_NODELIST='node[1-2]', SLURM_JOB_ID='7', SLURM_GPUS_ON_NODE='8', STATUS=str(status))
     p,said = dry(next(o for o in launch if o.stem=='slurm'), tmp_path, ['photos'], **env)
     assert p.returncode==status and ('scontrol requeue 7' in said)==again
 
@@ -332,7 +349,7 @@ def read_yaml(name): return yaml.safe_load((launch[0].parent/name).read_text())
 def test_skypilot(tmp_path):
     "The variables that SkyPilot sets reach torchrun, and its `run` is one command, so that its exit code is the job's"
     task = read_yaml('skypilot.yaml')
-    assert set(task)=={'name','num_nodes','resources','volumes','envs','run'} and task['resources']['accelerators']=='H100:8'
+    assert set(task)=={'name','workdir','num_nodes','resources','volumes','envs','setup','run'} and task['resources']['accelerators']=='H100:8'
     (tmp_path/'run.sh').write_text(task['run'])
     env = task['envs'] | dict(SRC='photos', RUN='/shared/runs/first', SKYPILOT_NUM_NODES='2', SKYPILOT_NUM_GPUS_PER_NODE='8', SKYPILOT_NODE_IPS='10.0.0.1\n10.0.0.2', SKYPILOT_TASK_ID='sky-7')
     p,said = dry(tmp_path/'run.sh', tmp_path, [], **env)

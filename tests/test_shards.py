@@ -123,7 +123,7 @@ def test_it_says_what_is_kept(tmp_path, images, capsys):
     (images/'train/dark/torn.jpg').write_bytes(b'torn')
     try: rc,out,_ = run(shard_main, capsys, images, tmp_path/'s', '--short-edge', 20)
     finally: (images/'train/dark/torn.jpg').unlink()
-    assert rc==0 and '1 images cannot be read and are kept as they are' in out and 'torn.jpg' in out and '45 images in 2 shards' in out
+    assert rc==0 and '1 image cannot be read and is kept unchanged' in out and 'torn.jpg' in out and '45 images in 2 shards' in out
 
 # ---- the same bits
 
@@ -138,7 +138,7 @@ def test_a_worker_is_handed_a_name(shards, tmp_path):
     n,out = 100_000,copied(shards, tmp_path/'s')
     info = json.loads((out/'shards.json').read_text())
     tar = next(o for o in info['tars'] if o[0].startswith('train'))
-    (out/'shards.json').write_text(json.dumps(info | dict(n=dict(train=n, valid=12, test=0), tars=[[tar[0], n, tar[2]], *[o for o in info['tars'] if o is not tar]])))
+    (out/'shards.json').write_text(json.dumps(info | dict(sums={}, n=dict(train=n, valid=12, test=0), tars=[[tar[0], n, tar[2]], *[o for o in info['tars'] if o is not tar]])))
     for k in columns:
         x = np.load(out/f'{k}.npy')
         np.save(out/f'{k}.npy', np.concatenate([np.resize(x[:32], n), x[32:]]))
@@ -237,7 +237,32 @@ def test_other_images_do_not_go_on(images, shards, tmp_path, capsys):
     rc,_,err = run(eval_main, capsys, tmp_path/'r', out, '--device', 'cpu')
     assert rc==3 and 'gray' in err
 
-@pytest.mark.parametrize('words, rc, said', [(['{images}', '{images}/s'], 2, 'inside of the images'), (['{images}', '{tmp}/full'], 2, 'not empty'), (['{images}', '{tmp}/a', '--short-edge', '0'], 2, 'short_edge=0'),
+def test_a_label_that_was_changed_is_told(shards, tmp_path, capsys):
+    "Columns of another writing, as after half a copy"
+    out = copied(shards, tmp_path/'s')
+    np.save(out/'label.npy', np.roll(np.load(out/'label.npy'), 1))
+    assert main([str(out), '--out', str(tmp_path/'r'), *tiny])==3 and "label.npy' is not what was written with this index" in capsys.readouterr().err
+
+def test_a_source_that_changed_since_is_told(tmp_path, capsys):
+    top = lay_shades(tmp_path/'photos')
+    assert run(shard_main, capsys, top, tmp_path/'s')[0]==0
+    f = next((top/'train/dark').iterdir())
+    f.write_bytes(f.read_bytes()[:-1]+b'x')
+    os.utime(f, (2**31, 2**31))
+    rc,_,err = run(shard_main, capsys, top, tmp_path/'s')
+    assert rc==3 and '1 images have changed since' in err and f.name in err
+
+def test_an_image_that_is_not_there_can_be_left_out(tmp_path, capsys):
+    "The folder that was begun without it is no hindrance"
+    top = lay_shades(tmp_path/'photos')
+    gone = top/'train/dark/gone.png'
+    gone.symlink_to(tmp_path/'none.png')
+    rc,_,err = run(shard_main, capsys, top, tmp_path/'s')
+    assert rc==3 and 'gone.png' in err and '--exclude' in err
+    gone.unlink()
+    assert run(shard_main, capsys, top, tmp_path/'s')[0]==0
+
+@pytest.mark.parametrize('words, rc, said', [(['{images}', '{images}/s'], 2, 'or inside of it'), (['{images}', '{tmp}/full'], 2, 'not empty'), (['{images}', '{tmp}/a', '--short-edge', '0'], 2, 'short_edge=0'),
     (['{images}', '{tmp}/a', '--quality', 'best'], 2, 'quality'), (['{tmp}/none', '{tmp}/a'], 3, 'No such folder'), (['{images}'], 2, 'out')])
 def test_what_cannot_be_written(images, tmp_path, capsys, words, rc, said):
     (tmp_path/'full').mkdir(), (tmp_path/'full/a').touch()
