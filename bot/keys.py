@@ -15,6 +15,7 @@ __all__ = ['key', 'seed_all', 'cuda_generator', 'keyed', 'Step', 'step_rows', 's
 import hashlib, random
 from contextlib import contextmanager
 import numpy as np, torch
+from .core import UsageError
 
 # %% ../nbs/04_keys.ipynb #690da83a
 def key(
@@ -71,9 +72,14 @@ class Step:
         items:list, # What stands at each place of the batch
         rows:list, # Places whose items are at hand, in order
         shares:list=None, # Places at hand on each process, where there are several
-        gather=None # Function of this process's rows and of their number on each: those of all, in order
+        gather=None, # Function of this process's rows and of their number on each: those of all, in order
+        outer=None, # The step of the whole batch, where this is a pass of it
+        cut=None # Tensors of that batch, and the slice of their rows that the pass has
     ):
         self.seed,self.epoch,self.batch,self.items,self.rows,self.shares,self.gather = seed,epoch,batch,items,rows,shares,gather
+        self.outer,self.cut,self.pools = outer,cut,{}
+
+    def pool(self, x): return self.gather(x, [len(o) for o in self.shares]) if self.shares else x   # of all processes
 
     def __enter__(self):
         self.before,Step.now = Step.now,self
@@ -104,17 +110,23 @@ def step_draw(
 # %% ../nbs/04_keys.ipynb #7648fe69
 def step_all(
     x:torch.Tensor # Rows at hand
-)->torch.Tensor: # Rows of the whole batch, `x` itself where there is one process
-    "The rows of each process of the step, in order"
+)->torch.Tensor: # Rows of the whole batch, `x` itself where there is one process and one pass
+    "The rows of each process and each pass of the step, in order"
     s = Step.now
-    return s.gather(x, [len(o) for o in s.shares]) if s and s.shares else x
+    if not (s and s.outer): return s.pool(x) if s else x
+    whole,rows = s.cut
+    i = next((i for i,o in enumerate(whole) if o[rows].data_ptr()==x.data_ptr() and o[rows].shape==x.shape), None)
+    if i is None: raise UsageError('A hook has changed the batch within a pass, so the rest of the batch is not as it is here: change it before, in a transform, or leave out grad_accum_steps')
+    if i not in s.outer.pools: s.outer.pools[i] = s.outer.pool(whole[i])
+    return s.outer.pools[i]
 
 def step_places(
     n:int # Rows at hand
 )->list: # A number for each row of `step_all`
-    "Places of the rows of all processes in the batch of the step"
-    s = Step.now
-    return [i for o in s.shares for i in o] if s and s.shares else step_rows(n)
+    "Places of the rows of all processes and passes in the batch of the step"
+    s = Step.now and (Step.now.outer or Step.now)
+    if s and s.shares: return [i for o in s.shares for i in o]
+    return list(s.rows) if s and Step.now.outer else step_rows(n)
 
 def rank_key(
     k:int, # A key

@@ -11,7 +11,7 @@ Docs: https://OWNER.github.io/bot/losses.html.md"""
 # %% auto #0
 __all__ = ['check_eps', 'smooth_labels', 'is_index', 'at_least_float32', 'check_one_hot', 'check_shape', 'check_fit',
            'check_targets', 'logit_gap', 'smooth_cross_entropy', 'soft_cross_entropy', 'teacher_loss', 'distill_loss',
-           'check_logits', 'judges_each', 'not_plain', 'BagLoss']
+           'check_logits', 'judges_each', 'not_plain', 'part_weight', 'BagLoss']
 
 # %% ../nbs/11_losses.ipynb #be1e0e5d
 from math import inf, log
@@ -19,6 +19,7 @@ import torch, torch.nn.functional as F
 from torch import nn, Tensor
 from .core import DataError, UsageError
 from .ladder import is_paper, setting
+from .keys import step_all
 
 # %% ../nbs/11_losses.ipynb #22e37e0b
 def check_eps(
@@ -211,6 +212,19 @@ def not_plain(
     used = {k: own.get(k, getattr(f, k, None)) for k in ('weight','pos_weight','label_smoothing','smoothing','eps','gamma')}
     return [k for k,v in used.items() if isinstance(v, Tensor) or isinstance(v, (int,float)) and v>1e-3]   # a smaller one guards a logarithm
 
+# %% ../nbs/11_losses.ipynb #0ca2358b
+def part_weight(
+    y:Tensor, # Class indices of a pass, or of a process
+    weight:Tensor, # A weight for each class
+    ignore_index:int=-100 # Index that counts for nothing
+): # 1, where `y` is all of the batch
+    "The mean weight of the images at hand, in that of the whole batch"
+    def mean(y):
+        keep = y!=ignore_index
+        return (weight[y.where(keep, torch.zeros_like(y)).long()]*keep).mean()
+    every = step_all(y)
+    return 1 if every is y else mean(y)/mean(every)
+
 # %% ../nbs/11_losses.ipynb #7053016a
 class BagLoss(nn.Module):
     "Cross entropy of indices or distributions, smoothed and weighted while training"
@@ -237,7 +251,8 @@ class BagLoss(nn.Module):
         if not self.checked or not pred.is_cuda: check_targets(y, pred.shape[1], self.ignore_index)   # a GPU would wait for it
         self.checked = True
         eps,weight = (self.eps,self.weight) if self.training and torch.is_grad_enabled() else (0.,None)
-        return soft_cross_entropy(pred, y, eps, self.reading, weight, self.ignore_index, self.reduction)
+        loss = soft_cross_entropy(pred, y, eps, self.reading, weight, self.ignore_index, self.reduction)
+        return loss if weight is None or self.reduction!='mean' or not is_index(y) else loss*part_weight(y, weight.to(loss), self.ignore_index)
 
     def activation(self, x): return F.softmax(at_least_float32(x), 1)
     def decodes(self, x): return x.argmax(1)

@@ -11,8 +11,10 @@ Docs: https://OWNER.github.io/bot/mixup.html.md"""
 __all__ = ['draw_pairs', 'partners', 'among', 'mix', 'BagMixup']
 
 # %% ../nbs/15_mixup.ipynb #dfbf2128
+from functools import partial
 import torch, torch.nn.functional as F
 from torch import Tensor
+from fastcore.basics import noop
 from torch.distributions.beta import Beta
 from fastai.callback.core import Callback
 from fastai.callback.mixup import MixHandler
@@ -95,9 +97,10 @@ class BagMixup(Callback):
         pairs = tuple(o.to(xb[0].device) for o in draw_pairs(find_bs(xb), self.alpha, self.reading))
         return tuple(self.blend(x, pairs) for x in xb),pairs
 
-    def blend(self, x, pairs=None):
-        "`x` mixed with partners, in the paper's reading of all processes"
-        return mix(x, *(pairs or self.pairs), step_all(x) if is_paper(self.reading) else None)
+    def blend(self, x, pairs=None, code=noop):
+        "`x` mixed with partners, in the paper's reading of all processes and passes; `code` makes what is mixed"
+        every = step_all(x) if is_paper(self.reading) else x
+        return mix(code(x), *(pairs or self.pairs), None if every is x else code(every))
 
     def after_pred(self):
         if self.pairs is None: return
@@ -105,9 +108,11 @@ class BagMixup(Callback):
         if len(self.yb)!=1: raise UsageError(f'Mixup is for one target, the data have {len(self.yb)}: leave it out')
         self.plain,k,(y,),each = self.yb,self.pred.shape[1],self.yb,judges_each(self.loss_func)
         if not hasattr(self.learn, 'target_check'): check_targets(y, k, ignore_index=0, each=each)
-        self.learn.yb = (self.blend(F.one_hot(y.long(), k).float() if not y.is_floating_point() else y),)
+        self.learn.yb = (self.blend(y, code=noop if y.is_floating_point() else partial(_one_hot, k=k)),)
 
     def after_loss(self):
         if self.plain is not None: self.learn.yb,self.plain = self.plain,None
 
     def after_cancel_batch(self): self.after_loss()
+
+def _one_hot(y, k): return F.one_hot(y.long(), k).float()

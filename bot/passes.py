@@ -42,13 +42,15 @@ def part_step(
     b:int, # Last-plus-one
     n:int, # Images of the batch
     i:int=0, # Number of the pass
-    k:int=1 # Passes
+    k:int=1, # Passes
+    whole:tuple=() # Tensors of the batch
 ): # A context
     "The step of a batch, narrowed to a pass: what is drawn for an image does not depend on the passes"
     s = Step.now
     if not s or len(s.rows)!=n: return nullcontext()
     shares = s.shares and [o[i*len(o)//k:(i+1)*len(o)//k] for o in s.shares]
-    return Step(s.seed, s.epoch, s.batch, s.items, s.rows[a:max(b, a+1)], shares, s.gather)
+    rows = slice(a, max(b, a+1))
+    return Step(s.seed, s.epoch, s.batch, s.items, s.rows[rows], shares, s.gather, s, (whole, rows))
 
 # %% ../nbs/18_passes.ipynb #9b051616
 def one_pass(
@@ -74,7 +76,7 @@ def all_passes(
     xb,yb,n,done = learn.xb,learn.yb,_rows(learn),[]
     parts = parts_of(n, size, Step.now and Step.now.shares and max(map(len, Step.now.shares)))
     for i,(a,b) in enumerate(parts):
-        with part_step(a, b, n, i, len(parts)):
+        with part_step(a, b, n, i, len(parts), (*xb,*yb)):
             learn.xb,learn.yb = (tuple(o[a:max(b, a+1)] for o in os) for os in (xb,yb))   # no process is without an image
             learn.is_last_pass = i==len(parts)-1
             done.append(one_pass(learn, (b-a)/n))

@@ -69,14 +69,17 @@ def test_the_run_of_one_process(one, tmp_path, world):
         assert (o['loss']-one['loss']).abs().max()<1e-6
     assert all(o['values']==several[0]['values'] and apart(o['weights'], several[0]['weights'])==0 for o in several)
 
-@pytest.mark.slow
-@pytest.mark.parametrize('kw', [dict(grad_accum_steps=2, alpha=0.), dict(bs=61)], ids=str)
+batches = [dict(grad_accum_steps=2, but='distill', class_weights='balanced'), dict(but='distill', alpha=0., class_weights='balanced')]
+more_batches = [dict(grad_accum_steps=2), dict(grad_accum_steps=3, bs=66, alpha=0., cutmix=1.), dict(grad_accum_steps=2, alpha=0., class_weights='balanced'), dict(bs=61)]
+
+@pytest.mark.parametrize('kw', batches+[pytest.param(o, marks=pytest.mark.slow) for o in more_batches], ids=str)
 def test_other_batches(tmp_path, kw):
-    "In two passes, of which one sends gradients, and with a batch size that the processes do not divide"
+    "In passes, of which the last one sends gradients, with weights of classes, and with a batch size that the processes do not divide: all as one process in one pass"
     a, = run(tmp_path, 1, **kw)
     several = run(tmp_path, 2, **kw)
     assert_same_rows(a, several)
-    assert all(apart(o['weights'], a['weights'])<1e-10 for o in several)
+    whole, = run(tmp_path/'whole', 1, **kw | dict(grad_accum_steps=None))
+    assert all(apart(o['weights'], a['weights'])<1e-10 for o in [*several,whole])
 
 @pytest.fixture(scope='module')
 def few(tmp_path_factory):
