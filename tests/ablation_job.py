@@ -13,14 +13,14 @@ def worker(path, log, place=None, beat=20., silence=300.):
         with open(log, 'a') as f: f.write(' '.join(map(str, words))+'\n')
     train,batch,evaluate = turns.train_cell,RunFolder.after_batch,turns.evaluate
     def train_cell(path, plan, name, seed, *args):
-        note('again' if turns.is_done(path, name, seed) else 'begin', name, seed, os.getpid())
+        note('begin', name, seed, os.getpid())   # it may have been done just before: then nothing is trained, as the batches tell
         train(path, plan, name, seed, *args)
         note('done', name, seed, os.getpid())
     def after_batch(self):
-        note('batch', self.path.name, self.training, os.getpid())
+        note('again' if (self.path/'answers'/'metrics.json').is_file() else 'batch', self.path.name, self.training, os.getpid())
         return batch(self)
     def judge(run, *args, **kwargs):
-        note('judge', run.name, os.getpid())
+        note('again' if (run/'answers'/'metrics.json').is_file() else 'judge', run.name, os.getpid())
         return evaluate(run, *args, **kwargs)
     turns.train_cell,RunFolder.after_batch,turns.evaluate = train_cell,after_batch,judge
     turns.work(path, 'cpu', 0, 1)
