@@ -9,7 +9,8 @@ Docs: https://OWNER.github.io/bot/turns.html.md"""
 
 # %% auto #0
 __all__ = ['cell_path', 'is_done', 'score', 'cell_recipe', 'chosen_cell', 'recipe_from', 'cell_learner', 'plan_source',
-           'train_cell', 'grid_order', 'next_cell', 'is_ours', 'try_cell', 'work', 'work_places', 'work_together']
+           'train_cell', 'grid_order', 'next_cell', 'is_ours', 'try_cell', 'work', 'work_places', 'place_workers',
+           'work_together']
 
 # %% ../nbs/28_turns.ipynb #cefd1167
 import os, sys, time
@@ -215,6 +216,16 @@ def work_places(
     n = min(jobs or (gpus if device.type!='cpu' else n_cores()), cells)
     return [f'cuda:{i%gpus}' if device.type=='cuda' and gpus>1 else str(device) for i in range(max(n, 1))]
 
+def place_workers(
+    places:list, # Of `work_places`
+    workers:int=None # Of each, as asked for
+)->int: # Unset, what a process alone takes
+    "Processes that read images, for each place"
+    from bot.look import n_cores
+    if workers is not None or len(places)==1: return workers
+    return 0 if places[0]=='cpu' else max(1, n_cores()//len(places)-1)
+
+# %% ../nbs/28_turns.ipynb #26fabd1d
 def work_together(
     path:str|Path, # Folder of the ablation
     places:list, # Of `work_places`
@@ -225,7 +236,7 @@ def work_together(
     "Have one worker a place, and wait for them"
     from bot.look import n_cores
     if len(places)==1: return work(path, places[0], workers, after=after, where=where)
-    if workers is None: workers = 0 if places[0]=='cpu' else max(1, n_cores()//len(places)-1)
+    workers = place_workers(places, workers)
     ctx = get_context('spawn')
     ps = [ctx.Process(target=_worker, args=(str(path), o, workers, max(1, n_cores()//len(places)), after, where)) for o in places]
     try:

@@ -10,6 +10,7 @@ from bot.grid import fix_plan, ladder_rows, make_plan, read_plan
 from bot.judge import mcnemar
 from bot.turns import cell_path, grid_order, is_done, work
 from bot.verdict import read_ablation, save_table
+from bot.wait import time_cells
 from pictures import lay_colors
 from ablation_job import worker
 
@@ -84,6 +85,16 @@ def test_the_command(photos, tmp_path, capsys):
     was = (out/'ablation.csv').read_text()
     code,text,err = run(capsys, *args)
     assert code==0 and '0 of 4 trainings are left' in text and (out/'ablation.csv').read_text()==was
+
+@pytest.mark.parametrize('jobs, workers, wanted', [(1, None, None), (2, None, 0), (2, 1, 1)])
+def test_a_step_is_timed_as_the_cells_are_trained(photos, tmp_path, monkeypatch, jobs, workers, wanted):
+    "With as many processes that read images; else the estimate is of another training"
+    import bot.ablation as a
+    seen = []
+    def timed(plan, device, workers, threads): return seen.append(workers) or time_cells(plan, device, 0, 1)
+    monkeypatch.setattr(a, 'time_cells', timed)
+    a.ablate(photos, 'baseline', seeds=2, epochs=1, jobs=jobs, workers=workers, dry_run=True, out=tmp_path/'a', **tiny)
+    assert seen==[wanted]
 
 def test_what_cannot_be_is_refused(photos, tmp_path, capsys):
     out = tmp_path/'a'
