@@ -262,10 +262,11 @@ def note_args(
     learn:Learner, # A learner that `bag_learner` made
     **extra # More to keep, by name
 ):
-    "Write `args.yaml`; of a run that goes on, where its images are now"
+    "Write `args.yaml`; of a run that goes on, where its images are now, and the command that found them there"
     f,now = Path(path)/'args.yaml',image_places(learn.dls)
     if not f.exists(): return save_args(path, learn, **extra)
     was = plain_args(path)
+    now |= {k:extra[k] for k in ('command',) if k in extra and k in was}
     if now['path'] and any(was.get(k)!=v for k,v in now.items()): _write(path, was | now)
 
 def _write(path, args): write_atomic(Path(path)/'args.yaml', yaml.safe_dump(plain(args), sort_keys=False, allow_unicode=True))
