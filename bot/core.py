@@ -158,13 +158,14 @@ def write_atomic(
 # %% ../nbs/00_core.ipynb #b79f7b08
 def check_place(
     path:Path, # A folder that will be made, or written to
-    what:str='' # What it is called
+    what:str='', # What it is called
+    todo:str='name another place with --out' # What to do
 )->Path: # The same
     "Refuse, before the work is done, a place that nothing can be written to"
     here = next(o for o in (Path(path).absolute(), *Path(path).absolute().parents) if o.exists())
     try:
         with tempfile.TemporaryFile(dir=here): pass
-    except OSError as e: raise UsageError(f"Cannot write to {what}'{shown(path)}': {e.strerror}; name another place") from e
+    except OSError as e: raise UsageError(f"Cannot write to {what}'{shown(path)}': {e.strerror}; {todo}") from e
     return path
 
 # %% ../nbs/00_core.ipynb #c9ee25fe

@@ -263,7 +263,7 @@ def shard(
     _check_apart(out, s.path)
     parts = dict(train=s.items[:s.n_train], valid=s.items[s.n_train:], test=s.test)
     info = _info(s, parts, tar_mb, made)
-    check_place(out)
+    check_place(out, todo='name another folder')
     if not begin_shards(out, info): return _write(out, parts, info, most, workers, made)
     check_current(out, parts, made)
     _say(out, 'is finished: nothing to do')

@@ -11,16 +11,17 @@ def worker(path, log, place=None, beat=20., silence=300.):
     if place: files.this_place = lambda: place
     def note(*words):
         with open(log, 'a') as f: f.write(' '.join(map(str, words))+'\n')
-    train,batch,evaluate = turns.train_cell,RunFolder.after_batch,turns.evaluate
+    train,batch,evaluate,late = turns.train_cell,RunFolder.after_batch,turns.evaluate,[]
     def train_cell(path, plan, name, seed, *args):
-        note('begin', name, seed, os.getpid())   # it may have been done just before: then nothing is trained, as the batches tell
+        late[:] = [True] if turns.is_done(path, name, seed) else []   # done by another just before: then nothing is to be trained or judged
+        note('begin', name, seed, os.getpid())
         train(path, plan, name, seed, *args)
         note('done', name, seed, os.getpid())
     def after_batch(self):
-        note('again' if (self.path/'answers'/'metrics.json').is_file() else 'batch', self.path.name, self.training, os.getpid())
+        note('again' if late else 'batch', self.path.name, self.training, os.getpid())
         return batch(self)
     def judge(run, *args, **kwargs):
-        note('again' if (run/'answers'/'metrics.json').is_file() else 'judge', run.name, os.getpid())
+        note('again' if late else 'judge', run.name, os.getpid())
         return evaluate(run, *args, **kwargs)
     turns.train_cell,RunFolder.after_batch,turns.evaluate = train_cell,after_batch,judge
     turns.work(path, 'cpu', 0, 1)

@@ -56,7 +56,7 @@ table = [   # name, module, old, new, file of tests and which of it (pytest's -k
     ('warmup from 1 in both readings', 'schedule', '(t + is_paper(reading))/m', '(t+1)/m', 'paper'),
     ('drops a batch late', 'schedule', 't>=o for o in drops', 't>o for o in drops', 'paper'),
     ('mixup off an epoch late', 'mixup', '>=self.n_epoch-self.off', '>=self.n_epoch-self.off+1', 'paper'),
-    ('labels mixed the other way', 'mixup', "mix(x, *(pairs or self.pairs), step_all(x)", "mix(x, *(pairs or (self.pairs if x.ndim>2 else (1-self.pairs[0], self.pairs[1]))), step_all(x)", 'paper'),
+    ('labels mixed the other way', 'mixup', "mix(code(x), *(pairs or self.pairs),", "mix(code(x), *(pairs or (self.pairs if x.ndim>2 else (1-self.pairs[0], self.pairs[1]))),", 'paper'),
     ('mixed targets stay for the metrics', 'mixup', 'self.learn.yb,self.plain = self.plain,None', 'self.plain = None', 'procedure plain_targets'),
     ('loss not scaled', 'precision', 'dict(enabled=self.dtype==torch.float16)))', 'dict(enabled=False)))', 'paper'),
     ('teacher trains along', 'distill', '.device).eval()', '.device)', 'ladder test_rung and distill'),
