@@ -13,6 +13,7 @@ Images a second that a run writes down, the median of its epochs but the first, 
 import argparse, csv, os, subprocess, sys, tempfile
 from pathlib import Path
 from statistics import median
+from bot.core import csv_text
 
 def command(o, out, n=1):
     launcher = f'-m torch.distributed.run --standalone --nproc-per-node {n} -m bot train'.split() if n>1 else ['-m', 'bot', 'train']
@@ -40,9 +41,7 @@ def keep(file, rows):
     "Write rows beside those of other batches"
     was = list(csv.DictReader(file.open())) if file.exists() else []
     rows = sorted([r for r in was if r['bs']!=str(rows[0]['bs'])]+rows, key=lambda r: int(r['bs']))
-    with open(file, 'w') as f:
-        w = csv.DictWriter(f, rows[0], lineterminator='\n')
-        w.writeheader(), w.writerows(rows)
+    file.write_text(csv_text(rows))
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -21,7 +21,7 @@ from .learner import pick_device
 from .words import time_words
 from .args import asked_for, plain
 from .grid import check_plan, default_seeds, file_rows, fix_plan, image_mark, ladder_rows, make_plan, one_out_rows, places_of, read_plan
-from .turns import grid_order, is_done, place_workers, work_places, work_together
+from .turns import grid_order, is_done, place_threads, place_workers, work_places, work_together
 from .verdict import Ablation, read_ablation, save_table
 from .wait import afford, left_time, plan_words, read_time, time_cells
 
@@ -118,7 +118,7 @@ def _planned(path, asked, src, rows, places, kw, dry_run):
     "The plan that counts, and what there is to say"
     if not (path/'plan.json').is_file():
         if path.exists() and (not path.is_dir() or any(path.iterdir())): raise UsageError(f"'{shown(path)}' is not empty and is no ablation: name another folder with --out, or remove it")
-        plan = timed_plan(src, rows, jobs=len(places), threads=_threads(places), **(kw | dict(workers=place_workers(places, kw['workers']))))
+        plan = timed_plan(src, rows, jobs=len(places), threads=place_threads(places), **(kw | dict(workers=place_workers(places, kw['workers']))))
         if dry_run: return plan,[plan_words(plan, path, len(places))]
         fix_plan(path, plan, asked)
         return read_plan(path),[plan_words(plan, path, len(places)), *check_plan(path, asked)]
@@ -129,11 +129,6 @@ def _planned(path, asked, src, rows, places, kw, dry_run):
     left = [o for o in grid_order(plan) if not is_done(path, *o)]
     took = f', about {time_words(left_time(plan, left, len(places)))}' if left else ''
     return plan,[*lines, f"{path}: {len(left)} of {len(grid_order(plan))} trainings are left{took}"]
-
-def _threads(places):
-    "Of PyTorch in each process; unset for one process, which takes what it finds"
-    from bot.look import n_cores
-    return max(1, n_cores()//len(places)) if len(places)>1 else None
 
 def _worked(path, places, workers, where):
     "Work, then the table"

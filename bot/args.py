@@ -266,7 +266,7 @@ def note_args(
     f,now = Path(path)/'args.yaml',image_places(learn.dls)
     if not f.exists(): return save_args(path, learn, **extra)
     was = plain_args(path)
-    now |= {k:extra[k] for k in ('command',) if k in extra and k in was}
+    if 'command' in was and 'command' in extra: now['command'] = extra['command']
     if now['path'] and any(was.get(k)!=v for k,v in now.items()): _write(path, was | now)
 
 def _write(path, args): write_atomic(Path(path)/'args.yaml', yaml.safe_dump(plain(args), sort_keys=False, allow_unicode=True))

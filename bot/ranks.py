@@ -174,8 +174,8 @@ def begin_step(self:Ranks, shares, stop, due):
 @patch
 def give(self:Ranks):
     "Let all processes have the same buffers"
-    models = unwrapped(self.model),unwrapped(judged_model(self.learn))   # in one order on all processes
-    for m in models[:1+(models[1] is not models[0])]: share_buffers(m, _asked(self.learn, 'bn_stats')=='mean')
+    models = unwrapped(self.model),unwrapped(judged_model(self.learn))
+    for m in dict.fromkeys(models): share_buffers(m, _asked(self.learn, 'bn_stats')=='mean')   # in one order on all processes, as a set would not have it
 
 # %% ../nbs/23_ranks.ipynb #0ef0ad30
 def learning(

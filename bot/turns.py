@@ -10,7 +10,7 @@ Docs: https://OWNER.github.io/bot/turns.html.md"""
 # %% auto #0
 __all__ = ['cell_path', 'is_done', 'score', 'cell_recipe', 'chosen_cell', 'recipe_from', 'cell_learner', 'plan_source',
            'train_cell', 'grid_order', 'next_cell', 'is_ours', 'try_cell', 'work', 'work_places', 'place_workers',
-           'work_together']
+           'place_threads', 'work_together']
 
 # %% ../nbs/28_turns.ipynb #cefd1167
 import os, sys, time
@@ -225,6 +225,13 @@ def place_workers(
     if workers is not None or len(places)==1: return workers
     return 0 if places[0]=='cpu' else max(1, n_cores()//len(places)-1)
 
+def place_threads(
+    places:list # Of `work_places`
+)->int: # Unset, what a process alone finds
+    "PyTorch's threads, for each place"
+    from bot.look import n_cores
+    return max(1, n_cores()//len(places)) if len(places)>1 else None
+
 # %% ../nbs/28_turns.ipynb #26fabd1d
 def work_together(
     path:str|Path, # Folder of the ablation
@@ -234,11 +241,10 @@ def work_together(
     where:dict=None # As `work` has it
 ):
     "Have one worker a place, and wait for them"
-    from bot.look import n_cores
     if len(places)==1: return work(path, places[0], workers, after=after, where=where)
-    workers = place_workers(places, workers)
+    workers,threads = place_workers(places, workers),place_threads(places)
     ctx = get_context('spawn')
-    ps = [ctx.Process(target=_worker, args=(str(path), o, workers, max(1, n_cores()//len(places)), after, where)) for o in places]
+    ps = [ctx.Process(target=_worker, args=(str(path), o, workers, threads, after, where)) for o in places]
     try:
         for p in ps: p.start()
         for p in ps: p.join()
