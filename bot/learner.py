@@ -10,8 +10,8 @@ Docs: https://OWNER.github.io/bot/learner.html.md"""
 
 # %% auto #0
 __all__ = ['data_names', 'pick_device', 'check_recipe', 'native_size', 'fit_recipe', 'data_settings', 'dls_settings', 'as_dls',
-           'channels_of', 'dls_recipe', 'has_weights', 'init_model', 'teacher_of', 'device_of', 'mixing', 'decay_of',
-           'add_tricks', 'alone_words', 'BagLearner', 'bag_learner', 'rung_of']
+           'channels_of', 'dls_recipe', 'has_weights', 'init_model', 'teacher_of', 'device_of', 'lies_last', 'mixing',
+           'decay_of', 'add_tricks', 'alone_words', 'BagLearner', 'bag_learner', 'rung_of']
 
 # %% ../nbs/20_learner.ipynb #33352dbb
 from functools import partial
@@ -191,6 +191,15 @@ def device_of(
     "Kind of the device that `dls` put their batches on"
     return torch.device(dls.device or default_device()).type
 
+def lies_last(
+    r:Recipe, # Settings of a run
+    dls:DataLoaders # Its images
+)->bool: # Do their channels lie last?
+    "Is that faster, and safe? In float32 a model of one's own keeps the usual order, which its `view` may count on"
+    half = bool(r['fp16']) and precision.fast_half(device_of(dls))
+    return precision.fast_channels_last(device_of(dls), half) and (half or isinstance(r['arch'], str))
+
+# %% ../nbs/20_learner.ipynb #cddf9a42
 def mixing(
     r:Recipe # Settings of a run
 ): # A hook, or `None`
@@ -216,7 +225,8 @@ def add_tricks(
     if r.get('sizes'): learn.add_cb(BagSizes(r['sizes']))
     if r.get('ema'): learn.add_cb(BagEMA(r['ema'], r.get('ema_steps'), warmup_epochs(r, r['epochs'])/r['epochs']))
     if r['teacher'] is not None: learn.distill(teacher_of(r['teacher'], learn.dls), r['T'], r.reading)
-    if r['fp16']: learn.to_channelslast() if precision.fast_channels_last(device_of(learn.dls)) else learn.to_fp16()
+    if r['fp16']: learn.to_fp16()
+    if lies_last(r, learn.dls): learn.to_channelslast(use_amp=False)
     if r.get('torchcompile'): precision.compile_model(learn.model, learn.dls.device)
     return learn
 
@@ -276,7 +286,7 @@ def bag_learner(
     model.to(dls.device or default_device())   # fastai does that in a fit, so that what is asked before would be computed elsewhere
     said = alone_words(r) + known_words(r, dls.vocab) + ([f'class_weights: {weights_words(weight, dls.vocab)}'] if weight is not None else [])
     r = r.note(*[o for o in said if o not in r.notes])
-    if r['fp16'] and precision.fast_channels_last(device_of(dls)): r = r.note('images lie channels last: half precision is fastest so on this device')
+    if r['fp16'] and lies_last(r, dls): r = r.note('images lie channels last: half precision is fastest so on this device')
     learn = BagLearner(dls_for(dls, model, r.reading), model, BagLoss(r['eps'], r.reading, weight), _optimizer(r),
         lr=r.get('lr'), splitter=stage_groups if r['layer_decay']<1 else param_groups, metrics=accuracy, cbs=cbs)
     learn.recipe = r

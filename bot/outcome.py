@@ -73,13 +73,13 @@ def step_curves(
         with safe_open(run_file(path, 'state'), 'np') as f:
             said = dict(json.loads(f.metadata()['bot'])['dict'])
             lr,loss = (_array(dict(said['recorder']['dict'])[k], f) for k in ('lrs','losses'))
-        if said['fit'] or not said['epoch'] or len(lr)!=len(loss): return {}   # of several fits it has the last alone
+        if said['fit'] or not said['epoch'] or not len(lr) or len(lr)!=len(loss): return {}   # of several fits it has the last alone
         return dict(x=np.arange(1, len(lr)+1)*said['epoch']/(len(lr)-said['iter']), lr=lr, loss=loss)
     except (DataError,SafetensorError,LookupError,ValueError,TypeError,OSError,RecursionError): return {}
 
 def _array(o, f):
-    "A list of numbers, however the state has packed it"
-    (kind,v), = o.items()
+    "A list of numbers, however the state has packed it; a fitted head has no losses of batches"
+    (kind,v), = (o or {'list':[]}).items()
     return f.get_tensor(v) if kind=='tensor' else _array(v, f) if kind=='floats' else np.array(v, float)
 
 def thinned(

@@ -1,7 +1,7 @@
 """Hooks that compute in 16 bits, and lay out images channels last
 
 Half precision (§3.2 of the paper) runs convolutions and products in 16 bits, and keeps weights and loss in 32. `learn.to_fp16()` and `learn.to_bf16()` switch it on for any fastai learner, and
-`learn.to_channelslast()` lays out images as GPUs prefer. Importing this module replaces fastai's methods of these names by the ones below.
+`learn.to_channelslast()` lays out images as fast convolutions read them. Importing this module replaces fastai's methods of these names by the ones below.
 
 Docs: https://OWNER.github.io/bot/precision.html.md"""
 
@@ -35,10 +35,11 @@ def fast_half(
     return device!='cpu'
 
 def fast_channels_last(
-    device:str # Kind of device
-)->bool: # Are convolutions in half precision faster there when channels lie last?
-    "Whether the fp16 rung lays out images channels last"
-    return device=='cuda'
+    device:str, # Kind of device
+    half:bool=True # In half precision?
+)->bool: # Are convolutions faster there when channels lie last?
+    "Whether images are to lie channels last"
+    return device==('cuda' if half else 'cpu')
 
 def half_dtype(
     mode:str|AMPMode, # 'fp16' or 'bf16'
@@ -142,6 +143,7 @@ def to_channelslast(self:Learner,
 )->Learner:
     "Lay out model and batches channels last; replaces fastai's, which leaves the batches as they are"
     if use_amp: self.remove_cbs(MixedPrecision).add_cb(HalfPrecision(amp_mode, **kwargs))
+    self.model.to(memory_format=torch.channels_last)   # now, so that what is copied or wrapped before a fit lies so too
     return self.remove_cbs(ChannelsLast).add_cb(ChannelsLastBatch())
 
 # %% ../nbs/17_precision.ipynb #387ef2b1

@@ -86,15 +86,17 @@ def fit_logistic(
     y:np.ndarray # Classes, n
 )->tuple: # The classifier, and its scaler
     "Logistic regression of standardized features, its C by cross-validation"
-    from sklearn.linear_model import LogisticRegression, LogisticRegressionCV   # which take their time
+    from joblib import parallel_config   # which take their time
+    from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
     from sklearn.model_selection import StratifiedKFold
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
     few = np.unique(y, return_counts=True)[1]
     if len(few)<2: raise DataError('All training images are of one class: there is nothing to tell apart')
     scale,kw = StandardScaler().fit(x),dict(max_iter=500)
     cv = StratifiedKFold(min(5, few.min()), shuffle=True, random_state=0) if few.min()>2 else None
     clf = LogisticRegressionCV(Cs=list(c_grid), cv=cv, use_legacy_attributes=False, l1_ratios=(0,), **kw) if cv else LogisticRegression(C=1., **kw)
-    return clf.fit(scale.transform(x), y),scale
+    with threadpool_limits(1), parallel_config('threading', n_jobs=-1): return clf.fit(scale.transform(x), y),scale   # a fit a core: products this small wait for each other
 
 def folded(
     clf, # From `fit_logistic`

@@ -202,7 +202,7 @@ def load_training(
     rec,s = learn.recorder,state['recorder']
     load_optimizer(learn.opt, state['opt'], state['frozen'])
     grads = own_names(state['grads'])
-    for k,p in _parameters(learn).items(): p.grad = grads[k].to(p.device) if k in grads else p.grad
+    for k,p in _parameters(learn).items(): p.grad = torch.empty_like(p).copy_(grads[k]) if k in grads else p.grad   # laid out as `p` is
     for dl,o in zip(learn.dls.loaders, state['loaders']): load_loader(dl, o)
     hooks = hooks_by_name(learn)
     for k,o in state['hooks'].items():

@@ -73,7 +73,7 @@ table = [   # name, module, old, new, file of tests and which of it (pytest's -k
     ('begins the epoch anew', 'resume', "s['loaders'][0]['epoch']-1, s['batch'])", "s['loaders'][0]['epoch']-1, 0)", 'resume random_kills'),
     ('smooth loss begins anew', 'state', "rec.smooth_loss.count,rec.smooth_loss.val = s['smooth']", 'pass', 'resume random_kills'),
     ('momentum begins anew', 'state', "    load_optimizer(learn.opt, state['opt'], state['frozen'])", '    pass', 'resume random_kills'),
-    ('open gradients are lost', 'state', "grads[k].to(p.device) if k in grads else p.grad", 'p.grad', 'resume parity'),
+    ('open gradients are lost', 'state', "torch.empty_like(p).copy_(grads[k]) if k in grads else p.grad", 'p.grad', 'resume parity'),
     ('a claim that nobody asks', 'files', "if o and self.lives(n, o): raise", "if False: raise", 'resume two_at_once'),
     ('workers heed the interrupt', 'workers', "signal.signal(s, signal.SIG_IGN)", "pass", 'compose leave_signals'),
     ('fingerprint without sizes', 'links', ' {size_of(path)}{etag_of(path)} ', ' ', 'resume same_command'),

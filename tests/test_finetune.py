@@ -97,6 +97,7 @@ def test_a_probe_is_a_run(photos, tmp_path):
         '--alpha', '.2', '--out', tmp_path/'run']
     res = [subprocess.run(list(map(str, argv)), capture_output=True, text=True) for _ in range(2)]
     assert [o.returncode for o in res]==[0,0], res[0].stderr
+    assert 'could not be' not in res[0].stdout+res[0].stderr and (tmp_path/'run/report.html').is_file()
     assert 'alpha=0.2: without effect' in res[0].stdout and 'is finished' in res[1].stdout
     assert json.loads((tmp_path/'run/status.json').read_text())['C']==float(re.search(r' C=([\d.e-]+)', res[0].stdout)[1])
     learn = load_run(tmp_path/'run', data=True)

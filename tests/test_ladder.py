@@ -203,7 +203,8 @@ half,full = (torch.float16,True),(torch.float32,False)
 @pytest.fixture
 def fast(monkeypatch):
     "Believe that a CPU is a GPU, as far as half precision goes"
-    for o in 'fast_half','fast_channels_last': monkeypatch.setattr(precision, o, lambda device: True)
+    monkeypatch.setattr(precision, 'fast_half', lambda device: True)
+    monkeypatch.setattr(precision, 'fast_channels_last', lambda device, half=True: half)
 
 @pytest.mark.parametrize('rung,reading,arch,but', cells, ids=['-'.join([o,r,a,*b]) for o,r,a,b in cells])
 def test_half_precision(dls, fast, rung, reading, arch, but):
@@ -215,7 +216,22 @@ def test_layout_is_announced(dls, fast, capsys):
     learn = bag_learner(dls, 'fp16', widen=.125, as_paper=True)
     assert 'images lie channels last' in capsys.readouterr().out and any('channels last' in o for o in learn.recipe.notes)
 
-def test_layout_is_for_cuda(): assert [precision.fast_channels_last(o) for o in ('cuda','cpu','mps')]==[True,False,False]
+def test_layout_of_devices(): assert [[precision.fast_channels_last(o, h) for h in (True,False)] for o in ('cuda','cpu','mps')]==[[True,False],[False,True],[False,False]]
+
+class Flat(nn.Module):
+    "Fails where channels lie last"
+    def __init__(self):
+        super().__init__()
+        self.conv,self.head = nn.Conv2d(3, 4, 3, padding=1),nn.Linear(4*32*32, K)
+    def forward(self, x): return self.head(self.conv(x).view(len(x), -1))
+
+@pytest.mark.parametrize('arch,lies', [('xresnet18d',True), ('resnet10t',True), (Flat(),False)])
+def test_layout_on_a_cpu(dls, arch, lies):
+    "Models by name lie channels last from the start; one's own keeps its order, which it may count on"
+    learn = bag_learner(dls, 'smooth', arch=arch, widen=.125 if arch=='xresnet18d' else 1)
+    convs = [o.weight for o in learn.model.modules() if isinstance(o, nn.Conv2d) and o.kernel_size==(3,3)]
+    assert {o.is_contiguous(memory_format=torch.channels_last) for o in convs}=={lies}
+    with learn.no_bar(), learn.no_logging(): learn.fit(1)
 
 def test_no_half_precision_on_a_cpu(dls, capsys):
     "Announced, kept in the recipe, and true"
@@ -254,7 +270,7 @@ def test_a_mutation_is_noticed(dls, fast, monkeypatch, trick, rung):
     monkeypatch.setattr(where, what, broken)
     rung = trick if rung=='itself' else rung
     if trick=='fp16': return half_fails(dls, rung)
-    for o in 'fast_half','fast_channels_last': monkeypatch.setattr(precision, o, lambda device: False)
+    for o in 'fast_half','fast_channels_last': monkeypatch.setattr(precision, o, lambda *args: False)
     try: seen,_ = observe(dls, rung, 'paper', 'ours', n=5)
     except AssertionError: return
     want = expected(rung, 'ours')
