@@ -20,7 +20,9 @@ def plan(
     "What a run is about to do"
     from bot.words import run_card, run_time, time_words
     simple = getattr(learn.dls, 'n_inp', 1)==1 and not learn.recipe.get('torchcompile')
-    said = run_card(learn) | (dict(time=f'about {time_words(run_time(learn))} of computing on {learn.dls.device}, if nothing else runs') if simple else {}) | dict(out=run)
+    fit = ', and then the search for the head of its features' if learn.recipe.rung=='probe' else ''
+    time = dict(time=f'about {time_words(run_time(learn))} of computing on {learn.dls.device}, if nothing else runs{fit}') if simple else {}
+    said = run_card(learn) | time | dict(out=run)
     return '\n'.join(f"{k:7} {v}".replace('\n', '\n        ') for k,v in said.items())
 
 def result(
