@@ -50,7 +50,7 @@ def dls_for(
     other = {k:cfg[k] for k in record_keys if k in cfg and crop.cfg()[k]!=cfg[k]} if crop and cfg.get('weights') else {}
     if not other and all(torch.allclose(*torch.broadcast_tensors(a, torch.tensor(b)), atol=1e-3) for a,b in pairs): return dls
     also = f"; their crops have {', '.join(f'{k} {v}' for k,v in other.items())}" if other else ''
-    print(f"Images are normalized as {cfg['weights']} expects: mean {cfg['mean']}, deviation {cfg['std']}{also}")
+    print(f"Images are normalized as {cfg['weights']} expects: mean {cfg['mean']}, deviation {cfg['std']} on 0 to 255{also}")
     res = type(dls)(*[set_record(o, cfg) for o in dls.loaders], path=dls.path, device=dls.device)
     if hasattr(dls, 'bag'): res.bag = dls.bag
     return res
