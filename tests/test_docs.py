@@ -343,6 +343,12 @@ def test_what_the_readme_says_of_folds_was_measured():
     said = re.search(r'fine-tuning gets (\d+%) right after 100 training images, (\d+%) after 400 and (\d+%) after 2,727; the head alone gets (\d+%), (\d+%) and (\d+%)', (root/'README.md').read_text())
     assert [*said.groups()]==tuned+probe
 
+def test_what_the_page_says_of_a_taught_network_was_measured():
+    o, = csv.DictReader((root/'bench/results/taught.csv').open())
+    text = (root/'nbs/16_distill.ipynb').read_text()
+    for k in 'alone','taught','teacher': assert f"{100*float(o['accuracy_'+k]):.1f}%" in text
+    assert f"{float(o['points']):.1f} points more, 95% interval {float(o['low']):.1f} to {float(o['high']):.1f}" in text
+
 def test_what_the_readme_says_of_short_runs_was_measured():
     runs = list(csv.DictReader((root/'bench/results/short.csv').open()))
     def percent(of, row): return next(f"{100*float(o['accuracy']):.0f}%" for o in runs if (o['set'],o['passes'],o['row'])==(of,'10',row))
