@@ -49,9 +49,11 @@ def ours(row, src, table, n, job, fold):
     kw,n_train = dict(kinds[row]),sum(not o[2] for o in fold_rows(src, fold, n))
     if k := kw.pop('lr_factor', None): kw['lr'] = k*tuned_rate*min(32, n_train)/256
     if k := kw.pop('epochs_factor', None): kw['epochs'] = round(k*tuned_epochs(n_train))
+    kw |= dict(arch=job['arch'], pretrained=job['weights'], size=job['size'], fp16=False)
+    own = dict(workers=job['workers'], root=src, seed=fold)
     if row=='probe':
-        with tempfile.TemporaryDirectory() as d: return score(train(str(table), arch=job['arch'], pretrained=job['weights'], size=job['size'], device=job['device'], workers=job['workers'], root=src, seed=fold, fp16=False, out=f'{d}/run', **kw))
-    r,dls = data_of(str(table), recipe(kw.pop('rung'), arch=job['arch'], pretrained=job['weights'], size=job['size'], fp16=False, **kw), options() | dict(workers=job['workers'], root=src, exclude=None, seed=fold), job['device'], False, None)
+        with tempfile.TemporaryDirectory() as d: return score(train(str(table), device=job['device'], out=f'{d}/run', **own, **kw))
+    r,dls = data_of(str(table), recipe(kw.pop('rung'), **kw), options() | own | dict(exclude=None), job['device'], False, None)
     set_seed(fold)
     learn = bag_learner(dls, r)
     with learn.no_bar(), learn.no_logging(): learn.fit_rung(cbs=JudgeLast())

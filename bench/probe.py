@@ -26,7 +26,8 @@ def bare(arch, weights, size):
     model.eval()
     tfm = timm.data.create_transform(**timm.data.resolve_data_config(model=model) | dict(input_size=(3, size, size)))
     def features(files):
-        with torch.no_grad(): return torch.cat([model.forward_head(model.forward_features(x), pre_logits=True) for x in torch.utils.data.DataLoader(Files(files, tfm), 64)])
+        batches = torch.utils.data.DataLoader(Files(files, tfm), 64)
+        with torch.no_grad(): return torch.cat([model.forward_head(model.forward_features(x), pre_logits=True) for x in batches])
     return features
 
 def timed(f, *args):
