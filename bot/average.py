@@ -98,10 +98,10 @@ class BagEMA(Callback):
         tell_metrics(self.learn, self.pred_avg, self.seen)
 
     def after_validate(self):
-        if self.on and not self.recorder.cancel_valid: self.recorder.log += [o.value for o in self.seen]
+        if self.on and not self.recorder.cancel_valid: self.recorder.log += [getattr(o.value, 'item', lambda: o.value)() for o in self.seen]   # a number, as fastai's own are
 
     def after_fit(self): self.on = False
-    def names(self): return [f"ema_{'valid_loss' if isinstance(o, AvgLoss) else o.name}" for o in self.judged()]
+    def names(self): return [f"ema_{'valid_loss' if type(o) is AvgLoss else o.name}" for o in self.judged()]
     def judged(self): return [AvgLoss(), *self.learn.metrics] if self.recorder.valid_metrics else []
 
 # %% ../nbs/18_average.ipynb #f804c27d

@@ -120,7 +120,7 @@ def run_key(
     n_out:int # Classes
 )->str: # Text
     "Equal for recipes that are the same training"
-    idle = {'arch','widen','warmup','drops','lr'} | set(() if r['teacher'] else ('T',)) | set(() if r['alpha'] else ('mixup_off',))
+    idle = {'arch','widen','warmup','drops','lr'} | set(() if r['teacher'] else ('T',)) | set(() if r['alpha'] or r.get('cutmix') else ('mixup_off',))
     used = dict(network=network_text(r['arch'], n_out, r['widen']), warmup=warmup_epochs(r, r['epochs']), lr=r.get('lr') or scale_lr(r['bs']))
     drops = drop_epochs(r, r['epochs']) if r['sched']=='step' else None
     return json.dumps(plain({k:v for k,v in r.items() if k not in idle} | used | dict(drops=drops)), sort_keys=True)

@@ -45,7 +45,7 @@ def unused(
 )->list: # Lines
     "Settings that the user gave and that do nothing in the run of `r`, each with the reason"
     why = dict(drops='the schedule is a cosine', mixup_off='there is no mixup', T='there is no teacher')
-    uses = dict(drops=r['sched']=='step', mixup_off=r['alpha']>0, T=r['teacher'] is not None)
+    uses = dict(drops=r['sched']=='step', mixup_off=r['alpha']>0 or bool(r.get('cutmix')), T=r['teacher'] is not None)
     late = [o for o in r['drops'] if o>=r['epochs']] if uses['drops'] and 'drops' in r.given else []
     return [f"{in_words({k:r[k]})}: without effect, {v}" for k,v in why.items() if k in r.given and not uses[k]] + [
         f"a drop after epoch {o:g} is never reached, the run has {r['epochs']}" for o in late]

@@ -55,7 +55,7 @@ def fit_tuned(
     return r.adopt(f"{r['epochs']} epochs are too few for it", alpha=0.) if r['epochs']<20 else r
 
 # %% ../nbs/01_tuned.ipynb #e0f94aa9
-_of_probe = 'arch', 'widen', 'pretrained', 'size', 'bs'   # all that it uses
+_of_probe = 'arch', 'widen', 'pretrained', 'size', 'bs', 'valid_size', 'valid_edge'   # all that it uses
 
 def fit_probe(
     r:Recipe # Settings
@@ -64,5 +64,6 @@ def fit_probe(
     if r.rung!='probe': return r
     idle = {k:v for k,v in r.given.items() if k not in _of_probe and v!=ladders['more']['probe'].get(k)}
     notes = [f"{in_words({k:v})}: without effect, nothing but the head is fitted" for k,v in idle.items()]
-    row = {k:ladders['more']['probe'].get(k) for k in ('epochs','teacher','alpha','eps','freeze','layer_decay') if k in idle}
-    return Recipe(r|row, r.rung, r.but, r.reading, {k:v for k,v in r.given.items() if k not in row}, r.paper, r.notes+notes, r.held)
+    row = {k:v for k,v in ladders['more']['probe'].items() if k in idle}
+    values = {k:v for k,v in (r|row).items() if k in row or k not in idle}   # the others are of no row, `ema` for instance
+    return Recipe(values, r.rung, r.but, r.reading, {k:v for k,v in r.given.items() if k not in idle}, r.paper, r.notes+notes, r.held)

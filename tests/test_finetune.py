@@ -94,7 +94,7 @@ def test_a_probe_is_a_run(photos, tmp_path):
     "By the command: one row, finished, and the logits are scikit-learn's"
     f = weight_file(tmp_path, 'mobilenetv3_small_100')
     argv = [sys.executable, '-m', 'bot', 'train', photos, '--pretrained', f, '--arch', 'mobilenetv3_small_100', '--head-only', '--size', '64', '--bs', '6', '--workers', '0', '--device', 'cpu',
-        '--alpha', '.2', '--out', tmp_path/'run']
+        '--alpha', '.2', '--ema', '4', '--out', tmp_path/'run']
     res = [subprocess.run(list(map(str, argv)), capture_output=True, text=True) for _ in range(2)]
     assert [o.returncode for o in res]==[0,0], res[0].stderr
     assert 'could not be' not in res[0].stdout+res[0].stderr and (tmp_path/'run/report.html').is_file()

@@ -10,6 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 from torchvision.models import resnet50
 from torchvision.transforms import v2
 from fastai.callback.core import Callback
+from fastai.metrics import accuracy, Perplexity
 from bot.augment import random_box, torchvision_norm
 from bot.block import BagCrop, BagNormalize, EncodedImage, bag_dls
 from bot.core import UsageError
@@ -20,10 +21,11 @@ from bot.learner import bag_learner, decay_of, mixing
 from bot.loader import repeated
 from bot.models import xresnet50b
 from bot.optimizer import decayed, scale_lr
-from bot.average import theirs
+from bot.average import BagEMA, theirs
 from bot.runs import load_run
-from bot.settle import drop_epochs, fit_to, warmup_epochs
+from bot.settle import drop_epochs, fit_to, unused, warmup_epochs
 from bot.state import read_state
+from bot.test_utils import fit, learner, points
 from pictures import lay_colors
 from test_resume import assert_same_run, finish, kill_and_go_on, plain_rows, rows
 
@@ -246,3 +248,12 @@ def test_the_same_data_for_the_same_rung(photos):
     plain = bag_learner(bag_dls(photos, jitter=0, pca=0, **kw), 'repeat', arch='xresnet18b', widen=1/16)
     assert {k:plain.recipe.get(k) for k in ('trivial','erase','repeats','valid_size','valid_edge')}==dict(trivial=False, erase=0., repeats=1, valid_size=None, valid_edge=None)
     with pytest.raises(UsageError, match='repeats=2'): bag_learner(plain.dls, 'repeat', repeats=2)
+
+def test_columns_of_a_mean_are_numbers():
+    "On a plain learner, as fastai's own are, and each with its metric's name: perplexity is a loss of fastai's, and not the loss"
+    learn = learner(points(bs=8), metrics=[accuracy, Perplexity()], cbs=[BagEMA(keep=.5, every=1)])
+    fit(learn)
+    assert learn.recorder.metric_names[-4:-1]==['ema_valid_loss','ema_accuracy','ema_perplexity'] and all(type(o) is float for o in learn.recorder.values[-1])
+
+def test_mixup_off_is_of_cutmix_too():
+    assert unused(recipe('smooth', cutmix=1., mixup_off=2))==[] and 'there is no mixup' in unused(recipe('smooth', mixup_off=2))[0]
