@@ -21,6 +21,7 @@ from fastai.callback.core import Callback
 from fastai.learner import AvgLoss
 from fastcore.basics import patch
 from .core import UsageError
+from .ladder import setting
 from .settle import update_every
 from .resnet import unwrapped
 from .guards import hook_order
@@ -72,7 +73,10 @@ class BagEMA(Callback):
         every:int=None, # Batches from one update to the next; unset, what fits the run
         warmup:float=0, # Share of the run in which the mean is a copy
         keep:float=None # Share of the mean that an update keeps; unset, what `ema` makes of the length of the run
-    ): self.ema,self.every,self.warmup,self.keep = ema,every,warmup,keep
+    ):
+        if keep is not None and not 0<=keep<1: raise UsageError(f'keep={keep} is no share of the mean: from 0, a copy each time, to below 1')
+        self.ema,self.every = setting('ema')(ema, 'ema'),None if every is None else setting('ema_steps')(every, 'every')
+        self.warmup,self.keep = warmup,keep
 
     def before_fit(self):   # a mere validation has that too
         self.fresh,self.on,n = True,False,max(1, self.n_epoch*len(self.dls.train))

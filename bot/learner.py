@@ -93,7 +93,7 @@ def fit_recipe(
     if native and (as_paper or fit_size(native, size)==native): r = r.adopt(f"{r['arch']} is made for it", size=native)
     own = {k:v for k,v in (own or {}).items() if k!='widen' or str(r['arch']).startswith('xresnet')}
     if as_paper and not precision.fast_half(kind): r = r.adopt(f'on {kind}', fp16=False)
-    if as_paper and r.get('ema'): r = r.adopt("torchvision's rule, which leaves out the number of images", ema=2e-5*n_train)
+    if as_paper and r.get('ema'): r = r.adopt("torchvision's rule, which leaves out the number of images", ema=2e-5*r['bs']*max(1, n_train//r['bs']))
     if not as_paper: r = fit_to(r.adopt("the source's own", **own), n_train, size, kind)
     check_recipe(r)
     return r.note(*unused(r))

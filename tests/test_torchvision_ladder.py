@@ -21,7 +21,7 @@ from bot.learner import bag_learner, decay_of, mixing
 from bot.loader import repeated
 from bot.models import xresnet50b
 from bot.optimizer import decayed, scale_lr
-from bot.average import BagEMA, theirs
+from bot.average import BagEMA, kept_share, theirs
 from bot.runs import load_run
 from bot.settle import drop_epochs, fit_to, unused, warmup_epochs
 from bot.state import read_state
@@ -257,3 +257,14 @@ def test_columns_of_a_mean_are_numbers():
 
 def test_mixup_off_is_of_cutmix_too():
     assert unused(recipe('smooth', cutmix=1., mixup_off=2))==[] and 'there is no mixup' in unused(recipe('smooth', mixup_off=2))[0]
+
+@pytest.mark.parametrize('bs', [64, 720, 1024])
+def test_their_rule_of_the_mean_at_any_batch(bs):
+    "Batches that do not divide the images: an epoch has whole batches, and the rule knows epochs and batch size alone"
+    dls = bag_dls('digits', bs=bs, reading='torchvision', jitter=0, pca=0, num_workers=0, device='cpu')
+    learn = bag_learner(dls, 'ema', as_paper=True, arch='xresnet18b', widen=1/16, epochs=600, but='long,fixres')
+    assert kept_share(600*len(dls.train), 32, learn.recipe['ema'])==pytest.approx(theirs(bs, 600), rel=1e-9)
+
+@pytest.mark.parametrize('wrong', [dict(ema=0), dict(ema=-1), dict(every=0), dict(every=-3), dict(keep=1.5), dict(keep=1), dict(ema='x')])
+def test_a_mean_that_cannot_be(wrong):
+    with pytest.raises(UsageError): BagEMA(**wrong)
