@@ -4,7 +4,7 @@
 
 Features of the images, files to numbers, by `features_of` and by a bare loop: timm's model and its own transform in torch's `DataLoader`. Either takes the images in one process, in blocks that take turns; the answer is the median ratio of blocks. Then the search for
 the head of all features, in seconds. Writes `bench/results/probe.csv`."""
-import csv, platform, statistics, time, torch
+import platform, statistics, time, torch
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -46,6 +46,7 @@ def main(
 ):
     "Ratio of images a second, and seconds of the search"
     from bot.block import bag_dls
+    from bot.core import csv_text
     from bot.learner import bag_learner
     from bot.probe import features_of, fit_logistic
     with redirect_stdout(StringIO()): learn = bag_learner(bag_dls(src, size=size, bs=32, num_workers=0, device='cpu'), 'probe', arch=arch, pretrained=weights)
@@ -62,7 +63,5 @@ def main(
     rate = {f'{k}_img_per_s':f'{1/statistics.median(o[k] for o in times):.1f}' for k in both}
     row = dict(src=Path(src).name, arch=arch, size=size, device=f'{platform.machine()}, {torch.get_num_threads()} threads', **rate, ratio=f"{statistics.median(o['bare']/o['bot'] for o in times):.3f}",
         n=len(x), channels=x.shape[1], classes=len(clf.classes_), search_s=f'{fit:.1f}')
-    with (Path(__file__).parent/'results'/'probe.csv').open('w', newline='') as f:
-        w = csv.DictWriter(f, row, lineterminator='\n')
-        w.writeheader(), w.writerow(row)
+    (Path(__file__).parent/'results'/'probe.csv').write_text(csv_text([row]))
     print(row)

@@ -3,7 +3,7 @@
     python bench/taught.py ../shared/data/clothing lite0.safetensors
 
 On each fold the teacher is `arch` with these weights, fine-tuned on what trains; 'alone' is an xresnet18d of a quarter of the width on rung `smooth`, 'taught' the same on rung `distill` with that teacher. Folds, seeds and accuracies are those of
-`bench/folds.py`. Each run stands in `bench/results/taught/runs.csv`, and is not done again; a teacher that is gone is trained anew. The table has the paired difference over folds, with a 95% interval of t, in points."""
+`bench/folds.py`. Each run stands in `bench/results/taught/runs.csv`, and is not done again. The table has the paired difference over folds, with a 95% interval of t, in points."""
 import sys, tempfile, time
 from multiprocessing import get_context
 from pathlib import Path
@@ -13,30 +13,24 @@ from folds import compared, fold_rows, keep_all, kept, score, table_of
 results = Path(__file__).parent/'results'
 here = results/'taught'/'runs.csv'
 
-def teacher(job, table, path):
-    "A run folder of fine-tuned weights, and its last accuracy"
+def trained(job, table, out, **kw):
+    "Accuracy after the last epoch, and epochs"
     from bot.cli import train
-    learn = train(str(table), arch=job['arch'], pretrained=job['weights'], size=job['size'], device='cpu', workers=0, root=job['src'], seed=job['fold'], fp16=False, out=path)
-    return score(learn)
-
-def student(job, table, taught):
-    "The small network, after its last epoch"
-    from bot.cli import train
-    kw = dict(rung='distill', teacher=taught) if taught else dict(rung='smooth')
-    with tempfile.TemporaryDirectory() as d:
-        return score(train(str(table), arch='xresnet18d', widen=.25, size=job['size'], epochs=job['epochs'], device='cpu', workers=0, root=job['src'], seed=job['fold'], fp16=False, out=f'{d}/run', **kw))
+    return score(train(str(table), size=job['size'], device='cpu', workers=0, root=job['src'], seed=job['fold'], fp16=False, out=out, **kw))
 
 def fold(job):
     "Rows of the CSV: teacher, alone, taught"
     import torch
     torch.set_num_threads(1)
-    rows = []
+    rows,small = [],dict(arch='xresnet18d', widen=.25, epochs=job['epochs'])
     with tempfile.TemporaryDirectory() as d:
         table = table_of(fold_rows(job['src'], job['fold'], job['n']), f'{d}/images.csv')
-        for name,f in dict(teacher=lambda: teacher(job, table, f'{d}/teacher'), alone=lambda: student(job, table, None), taught=lambda: student(job, table, f'{d}/teacher')).items():
+        runs = dict(teacher=dict(arch=job['arch'], pretrained=job['weights']), alone=dict(rung='smooth', **small), taught=dict(rung='distill', teacher=f'{d}/teacher', **small))
+        for name,kw in runs.items():
             start = time.perf_counter()
-            acc,epochs = f()
-            rows.append({k:Path(v).name if k=='src' else v for k,v in job.items() if k!='weights'} | dict(row=name, accuracy=f'{acc:.6f}', epochs=epochs, seconds=f'{time.perf_counter()-start:.1f}'))
+            acc,epochs = trained(job, table, f'{d}/{name}', **kw)
+            took = f'{time.perf_counter()-start:.1f}'
+            rows.append({k:Path(v).name if k=='src' else v for k,v in job.items() if k!='weights'} | dict(row=name, accuracy=f'{acc:.6f}', epochs=epochs, seconds=took))
     return rows
 
 def summary(runs):
