@@ -4,7 +4,7 @@
     python bench/folds.py ../shared/data/clothing lite0.safetensors --n 0 --rows none,smooth,mixup,cutmix,trivial,ema
 
 Fold s of five, with a share of each class, validates a run of seed s; `n` of the other photographs, in shares of their classes, train it. Folds 5 to 9 are those of another split, and so on. The accuracy is that of the last epoch, so no
-epoch is chosen; fine-tuning is judged after no other one here, for a fold has many more photographs to judge than the shorter runs have to train on.
+epoch is chosen; fine-tuning, ours and fastai's, is judged after no other one here, for a fold has many more photographs to judge than the shorter runs have to train on.
 Each run stands in `bench/results/folds/runs.csv`, and is not done again. The table has the mean over folds, and the paired difference to `over` on the same folds with a 95% interval of t over folds, in points."""
 import csv, statistics, sys, tempfile, time
 from multiprocessing import get_context
@@ -34,18 +34,22 @@ def table_of(rows, path):
     with open(path, 'w', newline='') as f: csv.writer(f).writerows([('image','label','is_valid'), *rows])
     return path
 
+def judge_last():
+    "A callback that leaves out all validations but the last"
+    from fastai.callback.core import Callback, CancelValidException
+    class JudgeLast(Callback):
+        order = -60
+        def before_validate(self):
+            if self.epoch<self.n_epoch-1: raise CancelValidException
+    return JudgeLast()
+
 def ours(row, src, table, n, job, fold):
     "Accuracy after the last epoch, and epochs"
-    from fastai.callback.core import Callback, CancelValidException
     from fastai.torch_core import set_seed
     from bot.cli import data_of, train
     from bot.ladder import options, recipe
     from bot.learner import bag_learner
     from bot.tuned import tuned_epochs, tuned_rate
-    class JudgeLast(Callback):
-        order = -60
-        def before_validate(self):
-            if self.epoch<self.n_epoch-1: raise CancelValidException
     kw,n_train = dict(kinds[row]),sum(not o[2] for o in fold_rows(src, fold, n))
     if k := kw.pop('lr_factor', None): kw['lr'] = k*tuned_rate*min(32, n_train)/256
     if k := kw.pop('epochs_factor', None): kw['epochs'] = round(k*tuned_epochs(n_train))
@@ -56,7 +60,7 @@ def ours(row, src, table, n, job, fold):
     r,dls = data_of(str(table), recipe(kw.pop('rung'), **kw), options() | own | dict(exclude=None), job['device'], False, None)
     set_seed(fold)
     learn = bag_learner(dls, r)
-    with learn.no_bar(), learn.no_logging(): learn.fit_rung(cbs=JudgeLast())
+    with learn.no_bar(), learn.no_logging(): learn.fit_rung(cbs=judge_last())
     return score(learn)
 
 def score(learn):
@@ -72,7 +76,7 @@ def theirs(row, src, table, n, job, fold):
     set_seed(fold)
     dls = ImageDataLoaders.from_df(pd.read_csv(table), src, valid_col='is_valid', item_tfms=Resize(int(job['size']*1.25)), batch_tfms=aug_transforms(size=job['size']), bs=32,
         device=job['device'], num_workers=job['workers'])
-    learn = vision_learner(dls, job['arch'], metrics=accuracy, pretrained_cfg_overlay=dict(file=job['weights']))
+    learn = vision_learner(dls, job['arch'], metrics=accuracy, cbs=judge_last(), pretrained_cfg_overlay=dict(file=job['weights']))
     with learn.no_bar(), learn.no_logging(): learn.fine_tune(e := int(row.removeprefix('fastai')))
     return float(learn.recorder.values[-1][-1]),e
 

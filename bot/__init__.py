@@ -60,7 +60,7 @@ Modules:
 - `bot.predict`: A trained model asked about images: files, folders or a list, in, a table out, without fastai
 - `bot.predictions`: The likeliest classes of each image and the loss, as the rows of `predictions.csv`
 - `bot.prefix`: The names of objects, read as folders
-- `bot.prepared`: Loaders that prepare images as a model with weights expects
+- `bot.prepared`: What loaders have settled of a run, and loaders that prepare images as weights want them
 - `bot.probe`: A head fitted to published weights by logistic regression, in one pass over the images
 - `bot.published`: Which model a tag or a file means, what its weights know already, and whose they are
 - `bot.ranges`: Which values a setting takes, and what is said of others

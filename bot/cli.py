@@ -80,13 +80,13 @@ def data_of(
     args:dict=None # What `args.yaml` holds, of a run that goes on
 )->tuple: # The recipe to train by, and `DataLoaders`
     "Images and settings that fit each other"
-    from bot import block, learner, runs, sources
+    from bot import block, learner, prepared, runs, sources
     source = sources.find_source(src, o['valid_pct'], root=o['root'], exclude=o['exclude'])
     source.look = {}   # at its files, till the run has begun
     kw = dict(num_workers=o['workers'], device=device) | {k:o[k] for k in ('root','exclude')}
     if args: return r,runs.run_dls(args, source, **kw)
     r = learner.fit_recipe(r, source.n_train, source.short_edge, device, getattr(source, 'settings', None), as_paper)
-    return r,block.bag_dls(source, **kw, reading=r.reading, **{k:o[k] for k in ('valid_pct','bad','seed')}, **learner.data_settings(r))
+    return r,block.bag_dls(source, **kw, reading=r.reading, **{k:o[k] for k in ('valid_pct','bad','seed')}, **prepared.data_settings(r))
 
 def _finished_words(run, args, src):
     "Tidy a run that has come to its end, and say what to do with it"

@@ -22,7 +22,7 @@ from inspect import signature
 from fastcore.basics import store_attr
 from fastcore.meta import delegates
 from .core import html_table, in_words, nearest, UsageError
-from .ranges import Either, Num, Nums, One, Some, Switch
+from .ranges import Either, Num, Nums, One, Sizes, Some, Switch
 
 # %% ../nbs/01_ladder.ipynb #363d7155
 _paper = 'https://arxiv.org/abs/1812.01187'
@@ -37,16 +37,19 @@ class Trick(dict):
         table:str='', # Where that stands in the paper
         alone:float=None, # The same without the row before it
         source:str=_paper, # Where `table` is
+        near:str='', # Published end points near a row that has no number
         **values # Settings by name
     ):
         super().__init__(values)
-        store_attr('title,section,page,top1,table,alone,source')
+        store_attr('title,section,page,top1,table,alone,source,near')
 
 class Ladder(dict):
     "Tricks by name, in order"
     def _repr_html_(self):
         "A row that is a plain dict has nothing published"
-        def said(o): return (o.table, f"{o.top1}{f' ({o.alone} without the row before)' if o.alone else ''}") if isinstance(o, Trick) and o.top1 else ('', '')
+        def said(o):
+            if not getattr(o, 'top1', None): return ('near it' if getattr(o, 'near', '') else '', getattr(o, 'near', ''))
+            return o.table,f"{o.top1}{f' ({o.alone} without the row before)' if o.alone else ''}"
         rows = [(k, in_words(v), *said(v)) for k,v in self.items()]
         where = 'in the paper' if {o.source for o in self.values() if isinstance(o, Trick) and o.top1}=={_paper} else 'in its source'
         return html_table(('rung', 'what it changes', where, 'top-1, %'), rows)
@@ -101,13 +104,14 @@ torchvision = Ladder(
 _tuned = _added(ladder[o] for o in _upto(default_rung)) | dict(zero_gamma=False, epochs=40, warmup=2, freeze=4, layer_decay=.6, alpha=.2, min_scale=.35)
 _bare = dict(epochs=1, warmup=0, freeze=1, alpha=0., eps=0., min_scale=1., flip=0., jitter=0., pca=0.)
 
-_since = {k:v for k,v in _added(torchvision[o] for o in ('trivial','long','erase','cutmix','fixres','ema','resize','repeat')).items()}
-_modern = _added(ladder.values()) | _since | dict(teacher=None, jitter=0., pca=0., wd=torchvision['decay']['wd'])
+_since = {k:dict(torchvision[k]) for k in ('trivial','long','erase','cutmix','fixres','ema','resize','repeat')}
+_since |= dict(trivial=dict(trivial=True, jitter=0., pca=0.), decay=dict(wd=torchvision['decay']['wd']))   # no colors of the paper; norms do not decay anyway
+_parts = dict(modern={k:v for k,v in (ladder | _since).items() if k!='distill'})   # rows of a row that stands alone
 
 ladders = dict(paper=ladder, torchvision=torchvision, more=Ladder(
     finetune = Trick('Fine-tuning', page='freezing#the-body-first-frozen', **_tuned),
     probe    = Trick('Linear probe', page='probe#a-head-without-training', **(_tuned | _bare)),
-    modern   = Trick('Both ladders', page='ladder#what-has-been-learnt-since', **_modern)))
+    modern   = Trick('Both ladders', page='ladder#what-has-been-learnt-since', near='A1 80.38, D 80.73, ra4 80.956', **_added(_parts['modern'].values()))))
 
 def ladder_of(
     rung:str # 'ema'; where two ladders have it, 'torchvision.mixup' or the paper's 'mixup'
@@ -120,10 +124,10 @@ def ladder_of(
 
 def rows_of(
     rung:str # Name of a rung
-)->dict: # Rows by name, in order; one that is in no ladder stands alone
-    "The rows up to `rung`"
+)->dict: # Rows by name, in order
+    "The rows up to `rung`, or those that it consists of"
     where,row = ladder_of(rung)
-    return {o:ladders[where][o] for o in ([row] if where=='more' else _upto(row, ladders[where]))}
+    return _parts.get(row) or {o:ladders[where][o] for o in ([row] if where=='more' else _upto(row, ladders[where]))}
 
 # %% ../nbs/01_ladder.ipynb #369fe8b7
 def settings(
@@ -164,11 +168,11 @@ def settings(
     trivial:Switch()=None, # TrivialAugment: one operation on each image, at random; unset, no
     erase:Num('[0,1]')=None, # Random erasing: probability, for each image; unset, 0
     cutmix:Num('[0,inf)')=None, # CutMix: lambda is drawn from Beta(cutmix, cutmix); with mixup one of the two a batch; unset, 0
-    ema:Num('(0,inf)')=None, # Averaged weights: time constants of their mean over the run; unset, no mean
+    ema:Num('[0,inf)')=None, # Averaged weights: time constants of their mean over the run; unset or 0, no mean
     ema_steps:Num('[1,inf)', int)=None, # Averaged weights: batches from one update to the next; unset, what fits the run
     repeats:Num('[1,inf)', int)=None, # Views of an image in an epoch, which then has so many times fewer images; unset, 1
     turns:Switch()=None, # Flip in every other epoch rather than by chance; unset, no
-    sizes:str=None, # Sizes of training images over the run, '128:0,160:.5,192:.8'; unset, `size`
+    sizes:Sizes()=None, # Sizes of training images over the run, '128:0,160:.5,192:.8'; unset, `size`
     bn_stats:One('first', 'mean')=None, # Batch norm's running statistics, of several processes: those of the 'first', or their 'mean'; unset, 'first'
     sync_bn:Switch()=None, # Batch norm over the images of all processes, which takes GPUs; unset, each process's own
 )->dict: # Those that were given
@@ -295,15 +299,15 @@ def in_ladder(
     ladder:str=None # Name of a ladder; unset, the first that has it
 )->str: # 'ema', 'mixup', 'torchvision.mixup'
     "The shortest name of a rung"
-    where,row = ladder_of(f'{ladder}.{rung}' if ladder else rung)
+    where,row = ladder_of(f'{ladder}.{rung}' if ladder and not rung.startswith(f'{ladder}.') else rung)
     return row if ladder_of(row)[0]==where else f'{where}.{row}'
 
 def _rows_but(rung, but):
     "The rows of a rung but some"
     where,row = ladder_of(rung)
-    rows = ladder if where=='more' else ladders[where]
-    for o in but: nearest(o, list(rows)[1:], 'trick to leave out')
-    if where!='more': return [v for k,v in rows_of(rung).items() if k not in but]
+    alone = where=='more' and row not in _parts
+    for o in but: nearest(o, list(ladder if alone else _parts.get(row, ladders[where]))[1:], 'trick to leave out')
+    if not alone: return [v for k,v in rows_of(rung).items() if k not in but]
     return [ladders[where][row], *({k:ladder['baseline'][k] for k in ladder[o] if k!='epochs'} for o in but)]
 
 # %% ../nbs/01_ladder.ipynb #7205787e
@@ -313,7 +317,7 @@ def tricks_of(
     "The tricks of `r`, in order"
     try: where = ladder_of(r.rung)[0]
     except UsageError: return []   # somebody's own
-    return [o for o in rows_of(r.rung) if o not in r.but] if where!='more' else []
+    return [o for o in rows_of(r.rung) if o not in r.but] if where!='more' or r.rung in _parts else []
 
 def source_of(
     r:Recipe, # Settings

@@ -41,8 +41,8 @@ from .block import bag_dls, BagCrop, BagImageBlock, set_norm
 from .resnet import own_names, unwrapped
 from .weights import safetensor_parts
 from .models import read_args, read_run
-from .prepared import set_record
-from .learner import bag_learner, data_settings, pick_device
+from .prepared import data_settings, set_record
+from .learner import bag_learner, pick_device
 from .args import check_fingerprint, fingerprint
 
 # %% ../nbs/21_runs.ipynb #41ebec81

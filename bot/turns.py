@@ -26,7 +26,8 @@ from .links import check_same_images
 from .sources import find_source
 from .workers import end_with_main
 from .block import bag_dls
-from .learner import bag_learner, data_settings, pick_device
+from .prepared import data_settings
+from .learner import bag_learner, pick_device
 from .runs import is_finished
 from .resume import recorded
 from .evaluate import evaluate

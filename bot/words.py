@@ -32,7 +32,8 @@ def rung_words(
     rows = rows_of(r.rung) if names else {}
     last = {k:o for o in names for k in rows[o]}
     own = {o: in_words({k:r[k] for k in rows[o] if last[k]==o and k in r}).replace(f'{o}=', '') for o in names}
-    return ' + '.join(f'{o} ({own[o]})' if own[o] and o!='baseline' else o for o in names) or r.rung
+    more = {k:r[k] for k in r.given if k not in last and k not in ('lr','grad_accum_steps') and r.get(k)} if names else {}   # of no row of this rung
+    return ' + '.join([*(f'{o} ({own[o]})' if own[o] and o!='baseline' else o for o in names), *(in_words({k:v}) for k,v in more.items())]) or r.rung
 
 def schedule_words(
     r:Recipe, # Settings of a run

@@ -156,7 +156,7 @@ class Ways:
 
     def python(self):
         "What the data need is given to `bag_dls`"
-        from bot.learner import data_names
+        from bot.prepared import data_names
         said = lambda on_data: ''.join(f", {k}={'path/to/run' if k=='teacher' else v!r}" for k,v in self.own.items() if (k in data_names)==on_data)
         more,make = ", teacher='path/to/run'" if self.taught else ", but='distill'" if self.spare else '','learn = bag_learner(dls,'
         lines = self.lines(f"{make} '{self.row}'{more})", f"{make} '{self.first}'{said(False)})", f"{make} '{self.last}', but='{self.but}')")

@@ -11,20 +11,23 @@ from torchvision.models import resnet50
 from torchvision.transforms import v2
 from fastai.callback.core import Callback
 from fastai.metrics import accuracy, Perplexity
-from bot.augment import random_box, torchvision_norm
+from fastai.data.transforms import ToTensor
+from bot.augment import paper_cfg, random_box, torchvision_norm
 from bot.block import BagCrop, BagNormalize, EncodedImage, bag_dls
 from bot.core import UsageError
 from bot.cutmix import BagCutMix
 from bot.files import run_file
 from bot.ladder import ladder_of, ladders, recipe, rows_of, tricks_of
-from bot.learner import bag_learner, decay_of, mixing
+from bot.learner import bag_learner, decay_of, fit_recipe, mixing
 from bot.loader import repeated
-from bot.models import xresnet50b
+from bot.models import xresnet18b, xresnet50b
 from bot.optimizer import decayed, scale_lr
 from bot.average import BagEMA, kept_share, theirs
-from bot.runs import load_run
+from bot.prepared import crop_of
+from bot.runs import load_run, save_weights
 from bot.settle import drop_epochs, fit_to, unused, warmup_epochs
 from bot.state import read_state
+from bot.trivial import BagErase, BagTrivial
 from bot.test_utils import fit, learner, points
 from pictures import lay_colors
 from test_resume import assert_same_run, finish, kill_and_go_on, plain_rows, rows
@@ -79,7 +82,8 @@ def test_names():
     assert recipe('ema').reading==recipe('torchvision.smooth').reading=='torchvision' and recipe('smooth').reading==recipe('modern').reading=='paper'
     assert recipe('smooth', ladder='torchvision').rung=='torchvision.smooth' and ladder_of('smooth')[0]=='paper' and ladder_of('cutmix')==('torchvision','cutmix')
     assert tricks_of(recipe('ema', but='trivial'))==[o for o in published if o not in ('trivial','resize','repeat')]
-    assert list(rows_of('modern'))==['modern'] and not {'teacher'} & {k for k,v in recipe('modern').items() if k=='teacher' and v}
+    assert [o for o in ladders['paper'] if o!='distill']==[o for o in rows_of('modern') if o in ladders['paper']] and recipe('modern')['teacher'] is None
+    assert ladders['more']['modern'].near=='A1 80.38, D 80.73, ra4 80.956' and '80.956' in ladders['more']._repr_html_()
     with pytest.raises(UsageError, match="'cutmix'"): recipe('cutmx')
     with pytest.raises(UsageError, match='trick to leave out'): recipe('ema', but='distill')
 
@@ -246,6 +250,7 @@ def test_the_same_data_for_the_same_rung(photos):
     learn = bag_learner(bag_dls(photos, trivial=True, erase=.1, repeats=4, valid_size=40, valid_edge=44, jitter=0, pca=0, **kw), 'repeat', arch='xresnet18b', widen=1/16)
     assert {k:learn.recipe[k] for k in ('trivial','erase','repeats','valid_size','valid_edge')}==dict(trivial=True, erase=.1, repeats=4, valid_size=40, valid_edge=44)
     plain = bag_learner(bag_dls(photos, jitter=0, pca=0, **kw), 'repeat', arch='xresnet18b', widen=1/16)
+    assert all(any(o.startswith(f'{k}: ') and 'what `learn.dls` have' in o for o in plain.recipe.notes) for k in ('trivial','erase','repeats','valid_size','valid_edge'))
     assert {k:plain.recipe.get(k) for k in ('trivial','erase','repeats','valid_size','valid_edge')}==dict(trivial=False, erase=0., repeats=1, valid_size=None, valid_edge=None)
     with pytest.raises(UsageError, match='repeats=2'): bag_learner(plain.dls, 'repeat', repeats=2)
 
@@ -268,3 +273,44 @@ def test_their_rule_of_the_mean_at_any_batch(bs):
 @pytest.mark.parametrize('wrong', [dict(ema=0), dict(ema=-1), dict(every=0), dict(every=-3), dict(keep=1.5), dict(keep=1), dict(ema='x')])
 def test_a_mean_that_cannot_be(wrong):
     with pytest.raises(UsageError): BagEMA(**wrong)
+
+def test_what_somebody_elses_loaders_do_not_do(photos):
+    "Of plain loaders of fastai's: what is given is refused, what the row has is noted, and of crops nothing is claimed"
+    from fastai.vision.all import ImageDataLoaders, Resize
+    dls = ImageDataLoaders.from_folder(photos, train='train', valid='valid', item_tfms=Resize(32), bs=8, num_workers=0, device='cpu')
+    kw = dict(arch='xresnet18b', widen=1/16)
+    for k,v in dict(trivial=True, erase=.2, repeats=3, turns=True, valid_size=40, valid_edge=48, jitter=.2, min_scale=.3).items():
+        with pytest.raises(UsageError, match=f'{k}='): bag_learner(dls, 'smooth', **{k:v}, **kw)
+    r = bag_learner(dls, 'repeat', **kw).recipe
+    assert {k:r[k] for k in ('trivial','erase','repeats','valid_size','valid_edge','min_scale','flip','jitter','pca')}==dict(trivial=False, erase=0., repeats=1, valid_size=None,
+        valid_edge=None, min_scale=None, flip=None, jitter=None, pca=None)
+    said = '\n'.join(r.notes)
+    assert all(f'{k}: ' in said for k in ('trivial','erase','repeats','valid_size','valid_edge')) and 'min_scale, flip, jitter, pca: unknown' in said
+    tfms = dict(item_tfms=[Resize(32), ToTensor(), BagTrivial()], batch_tfms=BagErase(.3))
+    own = ImageDataLoaders.from_folder(photos, train='train', valid='valid', bs=8, num_workers=0, device='cpu', **tfms)
+    r = bag_learner(own, 'erase', **kw).recipe
+    assert r['trivial'] is True and r['erase']==.3 and not any(o.startswith(('trivial','erase')) for o in r.notes)
+
+def test_another_reading_is_noted(photos, dls):
+    "The paper's loaders under a rung of torchvision's, and the other way round"
+    paper = bag_dls(photos, size=32, bs=16, num_workers=0, device='cpu')
+    said = '\n'.join(bag_learner(paper, 'rates', arch='xresnet18b', widen=1/16).recipe.notes)
+    assert 'jitter: 0.0 -> 0.4' in said and 'pca: 0.0 -> 0.1' in said and "in the reading 'paper', not 'torchvision'" in said
+    assert not any('reading' in o for o in bag_learner(dls, 'rates', arch='xresnet18b', widen=1/16).recipe.notes)
+    assert any("in the reading 'paper', not 'gluoncv'" in o for o in bag_learner(paper, 'smooth', reading='gluoncv', arch='xresnet18b', widen=1/16).recipe.notes)
+
+def test_an_edge_that_was_given_is_the_edge(photos, tmp_path):
+    "Weights have a share of the short edge of their own; what a run is told wins, and is what it shows"
+    src = xresnet18b(n_out=3, widen=1/16)
+    save_weights(src, tmp_path/'w.safetensors', paper_cfg | dict(crop_pct=.5, weights='w'))
+    dls = bag_dls(photos, size=32, valid_edge=48, bs=8, num_workers=0, device='cpu')
+    learn = bag_learner(dls, arch='xresnet18b', widen=1/16, pretrained=str(tmp_path/'w.safetensors'))
+    assert crop_of(learn.dls.valid).cfg()['crop_pct']==pytest.approx(32/48) and learn.recipe['valid_edge']==48
+    free = bag_learner(bag_dls(photos, size=32, bs=8, num_workers=0, device='cpu'), arch='xresnet18b', widen=1/16, pretrained=str(tmp_path/'w.safetensors'))
+    assert crop_of(free.dls.valid).cfg()['crop_pct']==.5
+
+def test_sizes_that_cannot_be_are_refused_before_a_run(photos, tmp_path):
+    for wrong,word in ((['--sizes','32'],'multiples of 32'), (['--sizes','32:0,64:.5','--size',96],'ends with 64 px')):
+        assert finish([photos, '--device', 'cpu', *wrong, '--out', tmp_path/'run'], tmp_path/'log')==2 and word in (tmp_path/'log.out').read_text() and not (tmp_path/'run').exists()
+    r = fit_recipe(recipe('smooth', sizes='32:0,64:.5'), 3000, 128, 'cpu')
+    assert r['size']==64 and 'size: 224 -> 64 (what sizes ends with)' in r.notes
