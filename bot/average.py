@@ -75,10 +75,12 @@ class BagEMA(Callback):
         keep:float=None # Share of the mean that an update keeps; unset, what `ema` makes of the length of the run
     ):
         if keep is not None and not 0<=keep<1: raise UsageError(f'keep={keep} is no share of the mean: from 0, a copy each time, to below 1')
+        if not setting('ema')(ema, 'ema'): raise UsageError('ema=0 is no mean of the weights: leave BagEMA out')
         self.ema,self.every = setting('ema')(ema, 'ema'),None if every is None else setting('ema_steps')(every, 'every')
         self.warmup,self.keep = warmup,keep
 
     def before_fit(self):   # a mere validation has that too
+        if sum(isinstance(o, BagEMA) for o in self.learn.cbs)>1: raise UsageError('The weights would be averaged twice: `learn.remove_cbs(BagEMA)` first')
         self.fresh,self.on,n = True,False,max(1, self.n_epoch*len(self.dls.train))
         self.step = self.every or update_every(n)
         self.share = kept_share(n, self.step, self.ema) if self.keep is None else self.keep

@@ -208,6 +208,7 @@ _inner = dict(best=dict(by=(str,type(None)), better=(str,type(None))), data=dict
     fingerprint=dict(n_train=int, n_valid=int, hash=str))
 _needed = 'rung', 'settings', 'normalized', 'classes'   # the others have a default, or are for people
 _unset = 'pretrained', 'teacher', 'lr', 'init', 'valid_size', 'valid_edge'   # settings that a run may have no value of
+_foreign = 'min_scale', 'flip', 'jitter', 'pca'   # nor of these, on somebody else's loaders; nobody gives that
 _texts = dict(arch=str, pretrained=(str,bool), teacher=str, sizes=str)   # these may be anything to a learner, but not in a file
 
 def _check_kinds(o, kinds, needed, where=''):
@@ -221,7 +222,8 @@ def _check_values(values, key):
     for k,v in values.items():
         nearest(k, list(signature(settings).parameters), f'setting in its {key}')
         parts = v if isinstance(v, (list,tuple)) else [v]
-        if v is None and k not in _unset or not all(o is None or isinstance(o, (str,int,float)) for o in parts): raise ValueError(f'no value for {k} in its {key}')
+        free = _unset if key=='given' else (*_unset, *_foreign)
+        if v is None and k not in free or not all(o is None or isinstance(o, (str,int,float)) for o in parts): raise ValueError(f'no value for {k} in its {key}')
         if any(isinstance(o, (int,float)) and abs(o)>2**53 for o in parts): raise ValueError(f'{k} in its {key} is too large')
         if k in _texts and v is not None and not isinstance(v, _texts[k]): raise ValueError(f'{k} in its {key} is no name')
     return check_settings(**values)

@@ -37,8 +37,8 @@ data_names = 'size', 'bs', *_unknown, *_off
 def data_settings(
     r:dict # Settings of a run
 )->dict: # Arguments of `bag_dls`
-    "Those of `r` that are settled when the `DataLoaders` are made"
-    return {k:r[k] for k in data_names if k in r}
+    "Those of `r` that are settled when the `DataLoaders` are made, and known"
+    return {k:r[k] for k in data_names if r.get(k) is not None}
 
 def dls_settings(
     dls # Anyone's `DataLoaders`, or those of `bag_dls`
@@ -64,7 +64,8 @@ def as_dls(
     "`r` as it is with `DataLoaders` that came later, or were changed"
     new = {k:v for k,v in made.items() if r.get(k, _off.get(k))!=v}
     notes = [f'{k}: {r.get(k)} -> {v} (what `learn.dls` have)' for k,v in new.items()]
-    return Recipe(r|new, r.rung, r.but, r.reading, r.given|new, r.paper, r.notes+notes*told, r.held) if new else r
+    known = {k:v for k,v in new.items() if v is not None}
+    return Recipe(r|new, r.rung, r.but, r.reading, r.given|known, r.paper, r.notes+notes*told, r.held|set(new)) if new else r
 
 # %% ../nbs/18_prepared.ipynb #5fd8a3e7
 def lacking(

@@ -38,7 +38,9 @@ class BagTrivial(DisplayedTransform):
     "TrivialAugment of the images of a training set, once they are tensors"
     order,split_idx = 6,0
     def __init__(self): pass   # it takes nothing
-    def encodes(self, x:TensorImage): return TensorImage(trivial_augment(x))
+    def encodes(self, x:TensorImage):
+        if x.ndim!=3: raise UsageError('BagTrivial draws one operation for an image, and was given a batch: put it among the item transforms')
+        return TensorImage(trivial_augment(x))
 
 # %% ../nbs/05_trivial.ipynb #83b963f6
 def draw_erase(
@@ -76,7 +78,9 @@ class BagErase(DisplayedTransform):
         erase:float=.1 # Probability, for each image
     ): self.erase = setting('erase')(erase, 'erase')
 
-    def encodes(self, x:TensorImage): return erased(x, draw_erase(len(x), *x.shape[-2:], self.erase))
+    def encodes(self, x:TensorImage):
+        if x.ndim!=4: raise UsageError('BagErase is for batches, and was given an image: put it among the batch transforms')
+        return erased(x, draw_erase(len(x), *x.shape[-2:], self.erase))
 
 # %% ../nbs/05_trivial.ipynb #06ff570a
 def flips(

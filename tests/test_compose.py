@@ -403,7 +403,8 @@ def test_a_run_on_foreign_data(tmp_path):
     learn = small(foreign())
     path = run_of(learn, tmp_path/'run')
     args = yaml.safe_load((path/'args.yaml').read_text())
-    assert args['data']['bs']==8 and 'dls = ...' in args['python']
+    assert args['data']['bs']==8 and 'dls = ...' in args['python'] and args['settings']['min_scale'] is None
+    assert read_args(path/'args.yaml')['settings']['flip'] is None   # a file with such settings is read
 
 # ---- half precision and a compiled model
 

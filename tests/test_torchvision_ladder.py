@@ -1,6 +1,7 @@
 "torchvision's published command and code, against the second ladder: each setting, each transform with equal draws, the mean of the weights step by step, and runs that are cut"
 import math, random
 from functools import lru_cache
+from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pytest, torch
 import safetensors.torch as safetensors
@@ -12,6 +13,7 @@ from torchvision.transforms import v2
 from fastai.callback.core import Callback
 from fastai.metrics import accuracy, Perplexity
 from fastai.data.transforms import ToTensor
+from fastai.torch_core import TensorImage
 from bot.augment import paper_cfg, random_box, torchvision_norm
 from bot.block import BagCrop, BagNormalize, EncodedImage, bag_dls
 from bot.core import UsageError
@@ -23,7 +25,9 @@ from bot.loader import repeated
 from bot.models import xresnet18b, xresnet50b
 from bot.optimizer import decayed, scale_lr
 from bot.average import BagEMA, kept_share, theirs
+from bot.predict import predict
 from bot.prepared import crop_of
+from bot.resume import recorded
 from bot.runs import load_run, save_weights
 from bot.settle import drop_epochs, fit_to, unused, warmup_epochs
 from bot.state import read_state
@@ -112,7 +116,6 @@ def test_validation_is_their_preset():
 
 def test_erasing_is_the_last_step():
     x = torch.randint(0, 256, (32,3,40,40), dtype=torch.uint8)
-    from fastai.torch_core import TensorImage
     torch.manual_seed(3)
     ours = BagNormalize('torchvision', 0., 0., erase=.5)(TensorImage(x), split_idx=0)
     torch.manual_seed(3)
@@ -314,3 +317,20 @@ def test_sizes_that_cannot_be_are_refused_before_a_run(photos, tmp_path):
         assert finish([photos, '--device', 'cpu', *wrong, '--out', tmp_path/'run'], tmp_path/'log')==2 and word in (tmp_path/'log.out').read_text() and not (tmp_path/'run').exists()
     r = fit_recipe(recipe('smooth', sizes='32:0,64:.5'), 3000, 128, 'cpu')
     assert r['size']==64 and 'size: 224 -> 64 (what sizes ends with)' in r.notes
+
+def test_a_piece_in_the_wrong_place():
+    "An item's transform among those of a batch, and the other way round; two means"
+    one = TensorImage(torch.zeros(3, 8, 8, dtype=torch.uint8))
+    with pytest.raises(UsageError, match='item transforms'): BagTrivial()(one[None], split_idx=0)
+    with pytest.raises(UsageError, match='batch transforms'): BagErase(.5)(one, split_idx=0)
+    with pytest.raises(UsageError, match='averaged twice'): fit(learner(points(bs=8), cbs=[BagEMA(), BagEMA()]))
+
+def test_a_run_on_somebody_elses_loaders_is_read(photos, tmp_path):
+    "Nothing is known of their crops, and the run answers all the same"
+    from fastai.vision.all import ImageDataLoaders, Resize
+    dls = ImageDataLoaders.from_folder(photos, train='train', valid='valid', item_tfms=Resize(32), bs=8, num_workers=0, device='cpu')
+    learn = bag_learner(dls, 'smooth', arch='xresnet18d', widen=1/16, epochs=1)
+    with learn.no_bar(), learn.no_logging(), recorded(learn, tmp_path/'run'): learn.fit_rung()
+    mine = load_run(tmp_path/'run', device='cpu')
+    assert mine.recipe['min_scale'] is None and mine.recipe['size']==32
+    assert len(list(predict(tmp_path/'run', next(Path(photos).rglob('*.png')))))==1
