@@ -75,8 +75,8 @@ class BagEMA(Callback):
         keep:float=None # Share of the mean that an update keeps; unset, what `ema` makes of the length of the run
     ):
         if keep is not None and not 0<=keep<1: raise UsageError(f'keep={keep} is no share of the mean: from 0, a copy each time, to below 1')
-        if not setting('ema')(ema, 'ema'): raise UsageError('ema=0 is no mean of the weights: leave BagEMA out')
         self.ema,self.every = setting('ema')(ema, 'ema'),None if every is None else setting('ema_steps')(every, 'every')
+        if not self.ema: raise UsageError('ema=0 is no mean of the weights: leave BagEMA out')
         self.warmup,self.keep = warmup,keep
 
     def before_fit(self):   # a mere validation has that too

@@ -11,9 +11,9 @@ Docs: https://OWNER.github.io/bot/models.html.md"""
 __all__ = ['xresnet18a', 'xresnet18b', 'xresnet18c', 'xresnet18d', 'xresnet26a', 'xresnet26b', 'xresnet26c', 'xresnet26d',
            'xresnet34a', 'xresnet34b', 'xresnet34c', 'xresnet34d', 'xresnet50a', 'xresnet50b', 'xresnet50c',
            'xresnet50d', 'xresnet101a', 'xresnet101b', 'xresnet101c', 'xresnet101d', 'xresnet152a', 'xresnet152b',
-           'xresnet152c', 'xresnet152d', 'xresnet200a', 'xresnet200b', 'xresnet200c', 'xresnet200d', 'make_xresnet',
-           'xresnet_split', 'Features', 'features', 'make_called', 'check_model', 'make_timm', 'get_model', 'read_args',
-           'check_run', 'run_model', 'check_own', 'usable_device', 'read_run']
+           'xresnet152c', 'xresnet152d', 'xresnet200a', 'xresnet200b', 'xresnet200c', 'xresnet200d', 'foreign_names',
+           'make_xresnet', 'xresnet_split', 'Features', 'features', 'make_called', 'check_model', 'make_timm',
+           'get_model', 'read_args', 'check_run', 'run_model', 'check_own', 'usable_device', 'read_run']
 
 # %% ../nbs/10_models.ipynb #737575a5
 from inspect import signature
@@ -208,7 +208,7 @@ _inner = dict(best=dict(by=(str,type(None)), better=(str,type(None))), data=dict
     fingerprint=dict(n_train=int, n_valid=int, hash=str))
 _needed = 'rung', 'settings', 'normalized', 'classes'   # the others have a default, or are for people
 _unset = 'pretrained', 'teacher', 'lr', 'init', 'valid_size', 'valid_edge'   # settings that a run may have no value of
-_foreign = 'min_scale', 'flip', 'jitter', 'pca'   # nor of these, on somebody else's loaders; nobody gives that
+foreign_names = 'min_scale', 'flip', 'jitter', 'pca'   # nor of these, on somebody else's loaders; nobody gives that
 _texts = dict(arch=str, pretrained=(str,bool), teacher=str, sizes=str)   # these may be anything to a learner, but not in a file
 
 def _check_kinds(o, kinds, needed, where=''):
@@ -222,7 +222,7 @@ def _check_values(values, key):
     for k,v in values.items():
         nearest(k, list(signature(settings).parameters), f'setting in its {key}')
         parts = v if isinstance(v, (list,tuple)) else [v]
-        free = _unset if key=='given' else (*_unset, *_foreign)
+        free = _unset if key=='given' else (*_unset, *foreign_names)
         if v is None and k not in free or not all(o is None or isinstance(o, (str,int,float)) for o in parts): raise ValueError(f'no value for {k} in its {key}')
         if any(isinstance(o, (int,float)) and abs(o)>2**53 for o in parts): raise ValueError(f'{k} in its {key} is too large')
         if k in _texts and v is not None and not isinstance(v, _texts[k]): raise ValueError(f'{k} in its {key} is no name')

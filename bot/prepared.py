@@ -19,6 +19,7 @@ from fastai.data.core import DataLoaders
 from .ladder import Recipe
 from .block import BagCrop, BagNormalize, norm_stats, set_norm
 from .weights import input_cfg
+from .models import foreign_names
 from .trivial import BagErase, BagTrivial
 from .distill import first_inputs
 
@@ -31,7 +32,7 @@ def crop_of(
 
 # %% ../nbs/18_prepared.ipynb #c574b1ae
 _off = dict(trivial=False, erase=0., repeats=1, turns=False, valid_size=None, valid_edge=None)   # what an unset one means
-_unknown = dict(min_scale=None, flip=None, jitter=None, pca=None)
+_unknown = dict.fromkeys(foreign_names)
 data_names = 'size', 'bs', *_unknown, *_off
 
 def data_settings(

@@ -42,7 +42,7 @@ class BagSizes(Callback):
         if res.size!=(last := self.sizes[-1][1]): raise UsageError(f'sizes ends with {last} px and the images have size={res.size}: let both be the same')
         return res
 
-    def before_fit(self): self.crop().now = None
+    def before_fit(self): self.crop()   # what cannot be is told before an epoch
     def before_epoch(self):
         if hasattr(self.learn, 'lr_finder'): return
         self.learn.all_batches = partial(self.sized, self.crop(), size_at(self.sizes, self.epoch, self.n_epoch))
