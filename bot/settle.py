@@ -145,12 +145,12 @@ def update_every(
 
 # %% ../nbs/01_settle.ipynb #4c1cdcb0
 paper_rate = .1   # for 256 images, §3.1
-short_passes,short_rate = 30,.4
+short_passes,short_rate = 60,.4
 _mild = dict(min_scale=(max, .35), jitter=(min, .1), pca=(min, 0.))
 
 def shortness(
     n_epoch:int # Length of the run, in epochs
-)->float: # 1 up to 30 epochs, 0 from 120 on
+)->float: # 1 up to 60 epochs, 0 from 120 on
     "How short a run is beside the paper's"
     return max(0., min(1., math.log(paper_epochs/n_epoch, paper_epochs/short_passes)))
 
@@ -160,6 +160,6 @@ def fit_short(
     "What a run from random weights needs that shows each image few times"
     k = shortness(r['epochs'])
     if r['pretrained'] or not k or 'min_scale' in {*r.given, *r.held}: return r
-    rate = 256*r.paper['lr']/r.paper['bs'] if r.paper.get('lr') else paper_rate
-    new = {o:round(r[o]+k*(f(r[o], v)-r[o]), 3) for o,(f,v) in _mild.items()}
-    return r.adopt(f"from random weights, each image {r['epochs']} times", lr=(rate+k*(short_rate-rate))*r['bs']/256, **new)
+    rate,late = 256*r.paper['lr']/r.paper['bs'] if r.paper.get('lr') else paper_rate,min(1., 2*k)   # crops go back first
+    new = {o:round(r[o]+(k if o=='min_scale' else late)*(f(r[o], v)-r[o]), 3) for o,(f,v) in _mild.items()}
+    return r.adopt(f"from random weights, each image {r['epochs']} times", lr=(rate+late*(short_rate-rate))*r['bs']/256, **new)
