@@ -162,4 +162,5 @@ def fit_short(
     if r['pretrained'] or not k or 'min_scale' in {*r.given, *r.held}: return r
     rate,late = 256*r.paper['lr']/r.paper['bs'] if r.paper.get('lr') else paper_rate,min(1., 2*k)   # crops go back first
     new = {o:round(r[o]+(k if o=='min_scale' else late)*(f(r[o], v)-r[o]), 3) for o,(f,v) in _mild.items()}
-    return r.adopt(f"from random weights, each image {r['epochs']} times", lr=(rate+late*(short_rate-rate))*r['bs']/256, **new)
+    seen = 'once' if r['epochs']==1 else f"{r['epochs']} times"
+    return r.adopt(f'from random weights, each image {seen}', lr=(rate+late*(short_rate-rate))*r['bs']/256, **new)

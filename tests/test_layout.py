@@ -180,6 +180,13 @@ def test_a_page_begins_with_use(k):
     first = next(i for i,o in enumerate(cells) if re.match(r'#\|\s*exports', o))
     assert any(o.startswith('```python\n') and 'from bot.all import *' in o for o in cells[:first])
 
+@pytest.mark.parametrize('k', sorted(nbs, key=nbs.get))
+def test_a_page_names_what_it_exports(k):
+    "Of a cell with `#| export` the site shows functions and classes only: a value for others must be named elsewhere on the page"
+    said = '\n'.join(c.source for c in read_nb(root/'nbs'/nbs[k]).cells if not re.match(r'#\|\s*export\b', c.source))
+    m = importlib.import_module(f'bot.{k}')
+    assert not [o for o in m.__all__ if not callable(getattr(m, o)) and not re.search(rf'\b{o}\b', said)]
+
 def test_lessons_are_counted():
     cells = ['#| default_exp x', '#| exports\n@patch\ndef f(self:A): pass\nclass B:\n    def g(self): assert self', '#| hide\nimport os', 'x = 1\ntest_eq(x, 1)\nwith expect_fail(A): assert x']
     assert lessons(cells)==dict(definitions=2, checks=3, cells=2, hidden=1)
