@@ -39,7 +39,7 @@ from .trivial import BagErase, check_turns, draw_erase, erased, flips, trivial_a
 # %% ../nbs/06_block.ipynb #c6c7b4d1
 class BagCrop(DisplayedTransform):
     "The paper's crop of an image: random in training, with a flip; the middle in validation"
-    order,own = 1,{}   # what of a record is another than the reading's
+    order,own,times = 1,{},1   # what of a record is another than the reading's; how often an epoch shows an item
     def __init__(self,
         size:int, # Side of the result, in pixels
         min_scale:float=ladder['baseline']['min_scale'], # Smallest area of a random crop, as a share of the image
@@ -147,6 +147,12 @@ def nm(
 
 # %% ../nbs/06_block.ipynb #e0c0535a
 @patch
+def setups(self:BagCrop, dl):
+    "Refuse a loader that counts no epochs, where they matter"
+    asked = [k for k,v in dict(turns=self.turns and self.flip, repeats=self.times>1).items() if v]
+    if asked and not isinstance(dl, KeyedDL): raise UsageError(f'{asked[0]} needs a KeyedDL, which counts epochs, and the loader is a {type(dl).__name__}: leave dl_type out, or {asked[0]}')
+
+@patch
 def built(self:BagCrop, dl):
     "Look at the item transforms of a loader that has just been built"
     x = dl.raw_item()
@@ -209,9 +215,9 @@ def BagImageBlock(
 )->TransformBlock:
     "A `TransformBlock` for images that go through the paper's pipeline (§2.1), or torchvision's"
     crop = BagCrop(size, min_scale, flip, reading, exact, trivial, turns, valid_size, valid_edge)
+    crop.times = setting('repeats')(repeats, 'repeats')
     tfms = [BagFloat(), BagNormalize(reading, jitter, pca, compile, erase=erase)]
     return TransformBlock(EncodedImage.create, crop, tfms, dl_type=KeyedDL, dls_kwargs=dict(repeats=repeats))
-
 
 # %% ../nbs/06_block.ipynb #33b43427
 def norm_stats(

@@ -201,6 +201,7 @@ class Claim:
         me = dict(host=socket.gethostname(), pid=os.getpid(), place=this_place(), born=birth(os.getpid()))
         return json.dumps(me | dict(token=self.token, count=f'{count:012}'))   # always as long
 
+    def __reduce__(self): return Claim,(self.path,)   # a copy holds nothing
     def file(self, n): return self.path/f'.claim-{n}'
 
     def newest(self):

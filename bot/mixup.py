@@ -13,12 +13,12 @@ __all__ = ['draw_pairs', 'partners', 'among', 'mix', 'BagMixup']
 # %% ../nbs/15_mixup.ipynb #dfbf2128
 from functools import partial
 import torch, torch.nn.functional as F
-from torch import Tensor
+from torch import nn, Tensor
 from fastcore.basics import noop
 from torch.distributions.beta import Beta
 from fastai.callback.core import Callback
 from fastai.callback.mixup import MixHandler
-from fastai.losses import BaseLoss
+from fastai.losses import BaseLoss, LabelSmoothingCrossEntropy
 from fastai.torch_core import find_bs
 from .core import UsageError
 from .ladder import is_paper, setting
@@ -72,6 +72,8 @@ def mix(
     return torch.lerp((x if whole is None else whole.as_subclass(Tensor))[partner], x, lam)
 
 # %% ../nbs/15_mixup.ipynb #741cb23f
+_hard = BaseLoss, LabelSmoothingCrossEntropy, nn.NLLLoss, nn.MultiMarginLoss   # they take the index of a class, no shares of classes
+
 class BagMixup(Callback):
     "Train on blends of two images and their labels, §5.4"
     order,run_valid,pairs,plain = hook_order['BagMixup'],False,None,None
@@ -84,7 +86,7 @@ class BagMixup(Callback):
 
     def before_fit(self):
         if sum(isinstance(o, (BagMixup,MixHandler)) for o in self.learn.cbs)>1: raise UsageError('Images would be mixed twice: `learn.remove_cbs(BagMixup)` first')
-        if self.alpha and isinstance(self.loss_func, BaseLoss) and not judges_each(self.loss_func):
+        if self.alpha and isinstance(self.loss_func, _hard) and not judges_each(self.loss_func):
             raise UsageError(f"{type(self.loss_func).__name__} takes no soft targets, which mixup makes: give the learner loss_func=BagLoss()")
 
     def before_batch(self):

@@ -48,8 +48,14 @@ class BagSizes(Callback):
         self.learn.all_batches = partial(self.sized, self.crop(), size_at(self.sizes, self.epoch, self.n_epoch))
 
     def sized(self, crop, size):
-        "The training batches of an epoch in a size"
+        "The training batches of an epoch in a size; a teacher that takes any sees that of the end"
         del self.learn.all_batches
+        t = getattr(getattr(self.learn, 'distillation', None), 'teacher', None)
+        t = getattr(t, 'teacher', t)   # of one that remembers its answers
+        free = getattr(t, 'size', 0) is None
         crop.now = size
+        if free: t.size = self.sizes[-1][1]
         try: self.learn.all_batches()
-        finally: crop.now = None
+        finally:
+            crop.now = None
+            if free: t.size = None

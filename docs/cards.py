@@ -64,12 +64,12 @@ cards = [
     Card('No decay of norms', ['decay'], ['optimizer#no-bias-decay'], 'learn = Learner(dls, model, opt_func=partial(nag, wd={wd}, decay={decay}, nesterov=False))',
         names=['norm weight decay', 'weight decay tuning'], where='torchvision'),
     Card('FixRes: a smaller size in training, a tighter view', ['fixres', 'resize'], ['block#a-larger-view-in-validation'],
-        'crop = BagCrop({size}, valid_size={valid_size}, valid_edge={valid_edge})   # an item transform of the DataBlock that makes `dls`\nlearn = Learner(dls, model)',
+        'block = BagImageBlock({size}, valid_size={valid_size}, valid_edge={valid_edge}, jitter=0, pca=0)   # in place of ImageBlock, in the DataBlock that makes `dls`\nlearn = Learner(dls, model)',
         names=['train test resolution', 'fix res'], where='torchvision'),
     Card('Averaged weights', ['ema'], ['average#how-slow-the-mean-is', 'average#the-hook'], 'learn = Learner(dls, model, cbs=BagEMA({ema}))', ['averaged weights'],
         ['ema', 'exponential moving average', 'weight averaging', 'swa'], 'torchvision'),
     Card('Repeated augmentation', ['repeat'], ['loader#an-item-several-times'],
-        'train = KeyedDL(dls.train_ds, bs=dls.bs, shuffle=True, repeats={repeats})\nlearn = Learner(DataLoaders(train, dls.valid), model)', names=['augment your batch', 'ra sampler'], where='torchvision')]
+        'train = dls.train.new(cls=KeyedDL, repeats={repeats})\nlearn = Learner(DataLoaders(train, dls.valid), model)', names=['augment your batch', 'ra sampler'], where='torchvision')]
 
 # What the notebooks say
 def level(line): return len(m[1]) if (m := re.match(r'(#+) ', line)) else 0
@@ -138,6 +138,7 @@ class Ways:
     def __init__(self, card):
         self.first,self.row,self.last = (in_ladder(o, card.where) for o in (next(iter(card.ladder)), card.rows[-1], list(card.ladder)[-1]))
         self.own = {} if self.row==self.first else {k:v for o in card.rows for k,v in card.ladder[o].items()}
+        self.data = card.where!='paper'
         self.taught,self.but = self.row=='distill',','.join(dict.fromkeys([*card.rows, *(['distill'] if card.where=='paper' else [])]))
         self.spare = bool(recipe(self.row)['teacher']) and not self.taught   # a teacher that is another trick's
 
@@ -155,12 +156,15 @@ class Ways:
             f'{train} {self.last} --but {self.but}') + '\n```'
 
     def python(self):
-        "What the data need is given to `bag_dls`"
+        "Of a ladder with pieces in its data, loaders are made for each way"
         from bot.prepared import data_names
-        said = lambda on_data: ''.join(f", {k}={'path/to/run' if k=='teacher' else v!r}" for k,v in self.own.items() if (k in data_names)==on_data)
-        more,make = ", teacher='path/to/run'" if self.taught else ", but='distill'" if self.spare else '','learn = bag_learner(dls,'
-        lines = self.lines(f"{make} '{self.row}'{more})", f"{make} '{self.first}'{said(False)})", f"{make} '{self.last}', but='{self.but}')")
-        return '\n'.join(['```python', 'from bot.all import *', f"dls = bag_dls('path/to/images'{said(True)})", lines, '```'])
+        def said(on): return ''.join(f", {k}={'path/to/run' if k=='teacher' else v!r}" for k,v in self.own.items() if on(k))
+        more = ", teacher='path/to/run'" if self.taught else ", but='distill'" if self.spare else ''
+        begin = 'recipe(' if self.data else 'bag_learner(dls, '
+        ways = [f"{begin}'{self.row}'{more})", f"{begin}'{self.first}'{said(lambda k: self.data or k not in data_names)})", f"{begin}'{self.last}', but='{self.but}')"]
+        if not self.data: return '\n'.join(['```python', 'from bot.all import *', f"dls = bag_dls('path/to/images'{said(lambda k: k in data_names)})", self.lines(*(f'learn = {o}' for o in ways)), '```'])
+        dls = "dls = bag_dls('path/to/images', reading=r.reading, **data_settings(r) | dict(bs=64))"
+        return '\n'.join(['```python', 'from bot.all import *', 'from bot.prepared import data_settings', self.lines(*(f'r = {o}' for o in ways)), dls, 'learn = bag_learner(dls, r)', '```'])
 
 def alone(card):
     "Python for any fastai learner, with the settings of the rows filled in"

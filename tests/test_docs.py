@@ -237,19 +237,35 @@ def test_cards_print_what_works(cards):
         for o in command_lines(text): check_command(o)
         for o in fences(text, ['python']): check_block(o, ['dls', 'model', 'n_epoch', 'teacher'])
 
-def test_cards_on_any_learner_run(cards):
-    "The Python of each card, on a few small images and a small network"
-    import torch
-    from fastai.vision.all import CrossEntropyLossFlat, DataLoader, DataLoaders, TensorImage
+def test_cards_on_any_learner_run(cards, tmp_path):
+    "The Python of each card, on a few small images of fastai's own loaders and a small network"
+    from fastai.vision.all import ImageDataLoaders, Resize
     from bot.all import xresnet18d
-    class Items(list): loss_func = CrossEntropyLossFlat()   # as the data set of images and classes has it
-    items = Items((TensorImage(torch.randn(3,32,32)), torch.tensor(i%3)) for i in range(4))
+    from pictures import lay_colors
+    dls = ImageDataLoaders.from_folder(lay_colors(tmp_path/'photos', train=4, valid=2), train='train', valid='valid', item_tfms=Resize(32), bs=4, num_workers=0, device='cpu')
     for o in cards.cards:
-        dls = DataLoaders(*[DataLoader(items, bs=4) for _ in range(2)])
-        dls.c = 3
         ns = dict(dls=dls, model=xresnet18d(n_out=3, widen=.25), teacher=xresnet18d(n_out=3, widen=.25), n_epoch=1)
         exec(cards.alone(o).replace('xresnet50d(', 'xresnet18d(widen=.25, '), ns)
         with ns['learn'].no_bar(), ns['learn'].no_logging(): ns['learn'].fit(1, 1e-3)
+        if o.rows==['repeat']: assert ns['learn'].dls.train.repeats==4 and ns['learn'].dls.train.one_batch()[0].shape==(4,3,32,32)
+
+def test_cards_make_learners(cards, tmp_path):
+    "Each of the three ways of a card makes the learner that its comment says, loaders included"
+    from bot.prepared import dls_settings
+    from pictures import lay_colors
+    src = lay_colors(tmp_path/'photos', train=32, valid=2)
+    for o in cards.cards:
+        ways = cards.Ways(o)
+        if ways.taught: continue   # a run that teaches is needed
+        code = ways.python().replace('path/to/images', str(src)).replace('bs=1024', 'bs=16').replace('xresnet50', 'xresnet18')
+        lines = [re.sub(r'\)( *)(?=   # )', ('' if 'arch=' in x else ", arch='xresnet18d'") + r', widen=.0625)\1', x) for x in code.splitlines()[1:-1]]
+        own = [i for i,x in enumerate(lines) if '   # the' in x]
+        for i in own:
+            exec('\n'.join(x for j,x in enumerate(lines) if j not in own or j==i), ns := {})
+            if not ways.data: continue
+            learn,made,asked = ns['learn'],dls_settings(ns['learn'].dls),ns['r']
+            assert not [k for k in ('trivial','erase','repeats','valid_size','valid_edge','jitter','pca') if asked.get(k) is not None and made[k]!=asked[k]], lines[i]
+            assert not [k for k in ('trivial','erase','repeats','cutmix','ema','decay') if learn.recipe.get(k)!=asked.get(k)] and learn.recipe.reading=='torchvision'
 
 def ablation_file(folder, data, *rows):
     "A table of `bot-ablate`, with the columns that it writes, of rows that say what matters"

@@ -1,5 +1,6 @@
 "torchvision's published command and code, against the second ladder: each setting, each transform with equal draws, the mean of the weights step by step, and runs that are cut"
 import math, random
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,15 +14,19 @@ from torchvision.transforms import v2
 from fastai.callback.core import Callback
 from fastai.metrics import accuracy, Perplexity
 from fastai.data.transforms import ToTensor
+from fastai.learner import Learner, load_learner
+from fastai.losses import LabelSmoothingCrossEntropy, LabelSmoothingCrossEntropyFlat
 from fastai.torch_core import TensorImage
 from bot.augment import paper_cfg, random_box, torchvision_norm
-from bot.block import BagCrop, BagNormalize, EncodedImage, bag_dls
+from bot.block import BagCrop, BagImageBlock, BagNormalize, EncodedImage, bag_dls
 from bot.core import UsageError
-from bot.cutmix import BagCutMix
+from bot.cutmix import BagCutMix, BagMixOrCut
 from bot.files import run_file
 from bot.ladder import ladder_of, ladders, recipe, rows_of, tricks_of
 from bot.learner import bag_learner, decay_of, fit_recipe, mixing
 from bot.loader import repeated
+from bot.losses import BagLoss
+from bot.mixup import BagMixup
 from bot.models import xresnet18b, xresnet50b
 from bot.optimizer import decayed, scale_lr
 from bot.average import BagEMA, kept_share, theirs
@@ -29,6 +34,7 @@ from bot.predict import predict
 from bot.prepared import crop_of
 from bot.resume import recorded
 from bot.runs import load_run, save_weights
+from bot.sizes import BagSizes
 from bot.settle import drop_epochs, fit_to, unused, warmup_epochs
 from bot.state import read_state
 from bot.trivial import BagErase, BagTrivial
@@ -334,3 +340,47 @@ def test_a_run_on_somebody_elses_loaders_is_read(photos, tmp_path):
     mine = load_run(tmp_path/'run', device='cpu')
     assert mine.recipe['min_scale'] is None and mine.recipe['size']==32
     assert len(list(predict(tmp_path/'run', next(Path(photos).rglob('*.png')))))==1
+
+def test_a_loader_that_counts_no_epochs(photos):
+    "A flip that turns, and repeats, would be neither there; a flip by chance is fine anywhere"
+    from fastai.data.block import CategoryBlock, DataBlock
+    from fastai.data.core import TfmdDL
+    from fastai.data.transforms import get_image_files, GrandparentSplitter, parent_label
+    said = dict(get_items=get_image_files, get_y=parent_label, splitter=GrandparentSplitter('train', 'valid'))
+    def made(**kw): return DataBlock((BagImageBlock(size=32, **kw), CategoryBlock), **said)
+    for kw in (dict(turns=True), dict(repeats=2)):
+        with pytest.raises(UsageError, match=f'{next(iter(kw))} needs a KeyedDL'): made(**kw).dataloaders(photos, bs=8, num_workers=0, device='cpu', dl_type=TfmdDL)
+        assert made(**kw).dataloaders(photos, bs=8, num_workers=0, device='cpu').train.one_batch()[0].shape==(8,3,32,32)
+    assert made().dataloaders(photos, bs=8, num_workers=0, device='cpu', dl_type=TfmdDL).train.one_batch()[0].shape==(8,3,32,32)
+
+@pytest.mark.parametrize('loss', [LabelSmoothingCrossEntropy, LabelSmoothingCrossEntropyFlat, nn.NLLLoss, nn.MultiMarginLoss])
+def test_a_loss_without_soft_targets_is_named(loss):
+    for cb in BagCutMix, BagMixup, BagMixOrCut:
+        with pytest.raises(UsageError, match='takes no soft targets'): fit(learner(points(bs=8), loss=loss(), cbs=cb(1.)))
+
+def test_a_kept_learner_is_exported(photos, tmp_path):
+    "After a fit in a run folder, and after one that was stopped; the loaders stay, and what is read again writes nothing"
+    class Stop(Callback):
+        def after_step(self): raise KeyboardInterrupt
+    def made(): return bag_learner(bag_dls(photos, size=32, bs=16, num_workers=0, device='cpu'), 'smooth', arch='xresnet18d', widen=1/16, epochs=1)
+    for name,cbs in dict(whole=None, stopped=Stop()).items():
+        learn = made()
+        with learn.no_bar(), learn.no_logging(), suppress(KeyboardInterrupt): learn.fit_rung(resume=tmp_path/name, cbs=cbs)
+        learn.remove_cbs(Stop)
+        learn.export(tmp_path/f'{name}.pkl')
+        assert len(learn.dls.train)==6 and len(learn.dls.valid)==2
+        there = {p.name: p.stat().st_mtime_ns for p in (tmp_path/name).iterdir()}
+        again = load_learner(tmp_path/f'{name}.pkl')
+        again.dls = learn.dls
+        with again.no_bar(), again.no_logging(): again.fit(1)
+        assert {p.name: p.stat().st_mtime_ns for p in (tmp_path/name).iterdir()}==there
+
+def test_a_teacher_sees_the_last_size(photos):
+    "Any module does so, while the student's images grow; afterwards it takes any size again"
+    seen = []
+    class Teacher(nn.Module):
+        def forward(self, x): return seen.append(x.shape[-1]) or x.mean((2,3))
+    dls = bag_dls(photos, size=64, bs=16, num_workers=0, device='cpu')
+    learn = Learner(dls, xresnet18b(n_out=3, widen=1/16), BagLoss(), lr=.01, cbs=BagSizes('32:0,64:.5')).distill(Teacher())
+    fit(learn, 2)
+    assert set(seen[2:])=={64} and learn.distillation.teacher.size is None
