@@ -16,12 +16,13 @@ class Card:
     "One trick, or a few that are known as one"
     def __init__(self,
         title, # Holds the title of each row
-        rows, # Of the ladder
+        rows, # Of the ladder; none, if no published row has it
         parts, # Sections that teach it: 'module#heading-slug'
         alone, # Python that has it on any fastai learner; settings of the rows in braces
         costs=(), # Of `costs` below
         names=(), # More words that people search for
-        where='paper' # Ladder that the rows are of
+        where='paper', # Ladder that the rows are of
+        own=None # Settings of a trick that is in no row
     ):
         store_attr()
         self.ladder = ladders[where]   # the whole of it
@@ -69,7 +70,11 @@ cards = [
     Card('Averaged weights', ['ema'], ['average#how-slow-the-mean-is', 'average#the-hook'], 'learn = Learner(dls, model, cbs=BagEMA({ema}))', ['averaged weights'],
         ['ema', 'exponential moving average', 'weight averaging', 'swa'], 'torchvision'),
     Card('Repeated augmentation', ['repeat'], ['loader#an-item-several-times'],
-        'train = dls.train.new(cls=KeyedDL, repeats={repeats})\nlearn = Learner(DataLoaders(train, dls.valid), model)', names=['augment your batch', 'ra sampler'], where='torchvision')]
+        'train = dls.train.new(cls=KeyedDL, repeats={repeats})\nlearn = Learner(DataLoaders(train, dls.valid), model)', names=['augment your batch', 'ra sampler'], where='torchvision'),
+    Card('A flip that turns', [], ['trivial#a-flip-that-turns'], 'block = BagImageBlock(224, turns=True)   # in place of ImageBlock, in the DataBlock that makes `dls`\nlearn = Learner(dls, model)',
+        names=['alternating flip', 'derandomized flip'], own=dict(turns=True)),
+    Card('A size that grows', [], ['sizes#a-function-of-the-epoch'], "from bot.sizes import BagSizes\nlearn = Learner(dls, model, cbs=BagSizes('128:0,160:.5,192:.8'))   # `dls` with BagImageBlock(192), or of bag_dls",
+        names=['progressive resizing', 'progressive size', 'progressive learning'], own=dict(sizes='128:0,160:.5,192:.8'))]
 
 # What the notebooks say
 def level(line): return len(m[1]) if (m := re.match(r'(#+) ', line)) else 0
@@ -130,8 +135,18 @@ def said(v): return '' if v is None else f'`{v}`'
 def setting_rows(card):
     "A row a setting: its value, the value before, what it is for"
     names,docs = list(card.ladder),docments(settings)
+    if card.own: return [{'setting':f'`{k}`', 'value':said(v), 'what it is':docs[k]} for k,v in card.own.items()]
     before = lambda k: {} if k==names[0] else recipe(names[names.index(k)-1], ladder=card.where)
     return [{'setting':f'`{k}`', 'value':said(v), 'before':said(before(row).get(k)), 'what it is':docs[k]} for row in card.rows for k,v in card.ladder[row].items()]
+
+def loose_ways(card):
+    "How a trick is had that is in no row"
+    from bot.prepared import data_names
+    def given(on): return ''.join(f', {k}={v!r}' for k,v in card.own.items() if (k in data_names)==on)
+    size = ', size=192' if 'sizes' in card.own else ''
+    asked = ' '.join(f"--{k.replace('_', '-')} {str(v).lower() if isinstance(v, bool) else v}" for k,v in card.own.items())
+    return [f'```sh\nbot-train path/to/images {asked}\n```', '\n'.join(['```python', 'from bot.all import *', f"dls = bag_dls('path/to/images'{size}{given(True)})",
+        f"learn = bag_learner(dls, 'smooth'{given(False)})", '```'])]
 
 class Ways:
     "How a card's trick is had: as a rung, without the others, and the others without it"
@@ -168,7 +183,7 @@ class Ways:
 
 def alone(card):
     "Python for any fastai learner, with the settings of the rows filled in"
-    values = recipe(card.rows[-1], ladder=card.where)
+    values = recipe(card.rows[-1], ladder=card.where) if card.rows else card.own
     code = card.alone.format(**{k:repr(v) if k!='arch' else v for k,v in values.items()})
     return '\n'.join([*(['from functools import partial'] if 'partial(' in code else []), 'from fastai.vision.all import *', 'from bot.all import *', code])
 
@@ -262,6 +277,7 @@ def search_words(card):
 
 def standing(card):
     "Where the rows stand, and who says so"
+    if not card.rows: return 'A setting of any recipe, which no row of a ladder has',''
     if card.where=='paper': return ', '.join(f'§{o}' for o in dict.fromkeys(card.ladder[k].section for k in card.rows)) + ' of the paper','the paper'
     rows,o = ' and '.join(card.ladder[k].table.removeprefix('row ') for k in card.rows),card.ladder[card.rows[0]]
     return f"Row{'s'[:len(card.rows)>1]} {rows} of [torchvision's recipe]({o.source}), by plain SGD with a ResNet-50",card.where
@@ -269,16 +285,17 @@ def standing(card):
 def card_page(root, card):
     "The Markdown of one card"
     parts = [Section(root, o) for o in card.parts]
-    ways,taught = Ways(card),[Section(root, o) for o in dict.fromkeys(card.ladder[k].page for k in card.rows)]
+    ways = [Ways(card).command(), Ways(card).python()] if card.rows else loose_ways(card)
+    taught = [Section(root, o) for o in dict.fromkeys(card.ladder[k].page for k in card.rows)]
     where,whose = standing(card)
     links = ', '.join(dict.fromkeys(o.link() for o in [*taught, *parts]))
-    if card.where=='paper': needed(card, 'equation', [o.equation for o in parts])
+    if card.rows and card.where=='paper': needed(card, 'equation', [o.equation for o in parts])
     differ = list({o.replace('`', ''):f'- {o}' for s in parts for o in s.readings}.values()) or ['The two readings agree here.']
     return '\n\n'.join([f'# {card.title}', index_entries(search_words(card)), what_it_is(parts),
         f'{where}. Explained and checked in {links}.',
-        '## Set it with', md_table(setting_rows(card)), ways.command(), ways.python(),
+        '## Set it with', md_table(setting_rows(card)), *ways,
         'On any fastai learner, here with `dls`, `model` and a number of epochs of your own:', f'```python\n{alone(card)}\n```',
-        '## The readings differ in', '\n'.join(differ), f'## What {whose} reports', md_table(list(paper_rows(card))),
+        '## The readings differ in', '\n'.join(differ), *([f'## What {whose} reports', md_table(list(paper_rows(card)))] if card.rows else []),
         '## What it gained here', gained(root, card), '## What it costs here', cost(root, card),
         f"All of it: [measured figures]({get_config().doc_url}figures.html).",
         '## Composes with', ' '.join(needed(card, '"Composes with"', [o.composes for o in parts])),
