@@ -8,6 +8,7 @@ import numpy as np, pytest, torch
 import safetensors.torch as safetensors
 from PIL import Image
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR, StepLR
 from torch.optim.swa_utils import AveragedModel
 from torchvision.models import resnet50
 from torchvision.transforms import v2
@@ -20,13 +21,14 @@ from fastai.torch_core import TensorImage
 from bot.augment import paper_cfg, random_box, torchvision_norm
 from bot.block import BagCrop, BagImageBlock, BagNormalize, EncodedImage, bag_dls
 from bot.core import UsageError
-from bot.cutmix import BagCutMix, BagMixOrCut
+from bot.cutmix import BagCutMix, BagMixOrCut, draw_cut, paste
 from bot.files import run_file
 from bot.ladder import ladder_of, ladders, recipe, rows_of, tricks_of
 from bot.learner import bag_learner, decay_of, fit_recipe, mixing
 from bot.loader import repeated
 from bot.losses import BagLoss
-from bot.mixup import BagMixup
+from bot.keys import Step
+from bot.mixup import BagMixup, draw_pairs, mix
 from bot.models import xresnet18b, xresnet50b
 from bot.optimizer import decayed, scale_lr
 from bot.average import BagEMA, kept_share, theirs
@@ -34,7 +36,9 @@ from bot.predict import predict
 from bot.prepared import crop_of
 from bot.resume import recorded
 from bot.runs import load_run, save_weights
-from bot.sizes import BagSizes
+from bot.ranges import read_sizes
+from bot.schedule import lr_schedule
+from bot.sizes import BagSizes, size_at
 from bot.settle import drop_epochs, fit_to, unused, warmup_epochs
 from bot.state import read_state
 from bot.trivial import BagErase, BagTrivial
@@ -144,6 +148,65 @@ def test_a_batch_has_the_views_of_their_sampler():
         each = bs//world
         assert sorted(ours[b*bs:(b+1)*bs])==sorted(o for r in ranks for o in r[b*each:(b+1)*each])
     assert len(ours)==1000 and len(set(ours))==250
+
+@pytest.mark.parametrize('hw', [(40,40), (31,52)])
+def test_pasting_and_blending(hw):
+    "CutMix and mixup of a batch and its labels, from their own draws"
+    x,y,k = torch.randn(8, 3, *hw),torch.arange(8)%5,5
+    one_hot,corrected = nn.functional.one_hot(y, k).float(),set()
+    for seed in range(60):
+        def drawn(f): return (torch.manual_seed(seed), f())[1]
+        tx,ty = drawn(lambda: v2.CutMix(num_classes=k)(x, y))
+        lam,partner,box = drawn(lambda: draw_cut(8, *hw, 1., 'torchvision'))
+        assert torch.equal(tx, paste(x, partner, box)) and torch.allclose(ty, mix(one_hot, lam, partner))
+        plain = drawn(lambda: torch.distributions.Beta(torch.tensor([1.]), torch.tensor([1.])).sample(()))
+        corrected.add(abs(float(lam)-float(plain))>.01)
+        tx,ty = drawn(lambda: v2.MixUp(alpha=.2, num_classes=k)(x, y))
+        lam,partner = drawn(lambda: draw_pairs(8, .2, 'torchvision'))
+        assert torch.allclose(tx, mix(x, lam, partner), atol=1e-6) and torch.allclose(ty, mix(one_hot, lam, partner), atol=1e-6)
+    assert corrected=={True,False}   # boxes that were cut off, and whole ones
+
+@pytest.mark.parametrize('n_epoch,warmup,drops', [(12,3,None), (20,0,None), (9,0,(3,6))])
+def test_rates_are_those_of_their_schedulers(n_epoch, warmup, drops):
+    "One for each epoch, as torch's own schedulers have them that their program steps there"
+    n_iter,lr = 7,.5
+    f = lr_schedule(lr, n_epoch, n_iter, 'step' if drops else 'cosine', warmup, drops or (), 'torchvision')
+    ours = [f(i/(n_epoch*n_iter)) for i in range(n_epoch*n_iter)]
+    opt = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr)
+    main = StepLR(opt, 3) if drops else CosineAnnealingLR(opt, n_epoch-warmup)
+    if warmup: main = SequentialLR(opt, [LinearLR(opt, start_factor=.01, total_iters=warmup), main], [warmup])
+    for e in range(n_epoch):
+        assert ours[e*n_iter:(e+1)*n_iter]==pytest.approx([opt.param_groups[0]['lr']]*n_iter, abs=1e-7)
+        opt.step(), main.step()
+
+def test_a_flip_turns_from_epoch_to_epoch(photos):
+    "On any number of workers; half of the images begin with either side, and a repeated view is turned too"
+    kw = dict(size=32, bs=16, reading='torchvision', device='cpu', jitter=0, pca=0, min_scale=1., turns=True, seed=3)
+    def views(n, **more):
+        dls,res = bag_dls(photos, num_workers=n, **kw, **more),[]
+        for _ in range(3):
+            seen = {}
+            for i,(x,_) in zip(range(10**6), dls.train):
+                for at,im in zip(Step.now.items, x): seen.setdefault(at, []).append(torch.Tensor(im))
+            res.append(seen)
+        return res
+    a,b,c = views(0)
+    assert len(a)==96 and all(torch.equal(a[k][0], b[k][0].flip(-1)) and torch.equal(a[k][0], c[k][0]) for k in a)
+    asym = [k for k in a if not torch.equal(a[k][0], a[k][0].flip(-1))]
+    assert all(torch.equal(o[0], w[k][0]) for e,w in zip((a,b,c), views(2)) for k,o in e.items()) and len(asym)>40
+    for seen in views(0, repeats=2): assert all(torch.equal(o[0], o[1].flip(-1)) for o in seen.values()) and len(seen)==48
+
+def test_the_size_of_an_epoch():
+    sizes = read_sizes('128:0,160:.5,192:.8')
+    assert [size_at(sizes, e, 10) for e in range(10)]==[128]*5+[160]*3+[192]*2
+    assert [size_at(sizes, e, 600) for e in (299,300,479,480)]==[128,160,160,192]
+
+def test_trivial_is_drawn_for_each_item(photos):
+    "The workers' crop is theirs, from the same key"
+    def batch(**kw): return torch.Tensor(bag_dls(photos, size=32, bs=16, num_workers=0, device='cpu', jitter=0, pca=0, seed=3, **kw).train.one_batch()[0])
+    a,b = batch(),batch(trivial=True)
+    changed = (a!=b).flatten(1).any(1)
+    assert changed.any() and torch.equal(b, batch(trivial=True))
 
 def test_what_decays():
     m,tv = xresnet50b(n_out=10, widen=.125),resnet50(num_classes=10)
@@ -384,3 +447,11 @@ def test_a_teacher_sees_the_last_size(photos):
     learn = Learner(dls, xresnet18b(n_out=3, widen=1/16), BagLoss(), lr=.01, cbs=BagSizes('32:0,64:.5')).distill(Teacher())
     fit(learn, 2)
     assert set(seen[2:])=={64} and learn.distillation.teacher.size is None
+
+def test_sizes_end_with_their_fit(photos):
+    "However it ends"
+    class Stop(Callback):
+        def after_step(self): raise KeyboardInterrupt
+    dls = bag_dls(photos, size=64, bs=16, num_workers=0, device='cpu')
+    with suppress(KeyboardInterrupt): fit(Learner(dls, xresnet18b(n_out=3, widen=1/16), BagLoss(), lr=.01, cbs=[BagSizes('32:0,64:.5'), Stop()]), 2)
+    assert dls.train.one_batch()[0].shape[-1]==64
