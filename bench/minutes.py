@@ -65,8 +65,8 @@ def summary(runs):
         ours = {k:float(o['accuracy']) for k,o in rows['bot'].items()}
         for row,o in rows.items():
             if row=='bot' or len(set(o) & set(ours))<2: continue
-            res = compared(ours, {k:float(v['accuracy']) for k,v in o.items()})
-            both = {f'{k}_{who}':f"{sum(float(r[k]) for r in rs.values())/len(rs):.4g}" for k in ('accuracy','epochs','seconds','parameters') for who,rs in (('bot',rows['bot']),('over',o))}
+            res,seeds = compared(ours, {k:float(v['accuracy']) for k,v in o.items()}),set(o) & set(ours)
+            both = {f'{k}_{who}':f"{sum(float(rs[i][k]) for i in seeds)/len(seeds):.4g}" for k in ('accuracy','epochs','seconds','parameters') for who,rs in (('bot',rows['bot']),('over',o))}
             yield dict(set=name, size=size, minutes=minutes, over=row, seeds=res['folds']) | {k:res[k] for k in ('points','low','high')} | both
 
 @call_parse
