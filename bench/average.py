@@ -1,7 +1,7 @@
 """How good are averaged weights after a few hundred steps, beside the weights that they are the mean of?
 
     python bench/average.py                                             # the digits, 16 epochs: 352 steps
-    python bench/average.py ../shared/data/clothing --size 64 --epochs 4
+    python bench/average.py --src ../shared/data/clothing --size 64 --epochs 4
 
 `bot-train` with the published run's time constants (`--ema 25.62`), a run for each seed, a quarter-width network on one thread. Adds to `bench/results/average.csv`: what of the mean is still the weights that it began with,
 the accuracy of both models after the last epoch, and `points`, by how much that of the mean is higher, with `low` and `high`, its 95% interval of t over seeds."""
