@@ -106,8 +106,9 @@ def compared(acc, base):
     from scipy.stats import t
     folds = sorted(set(acc) & set(base))
     d = [100*(acc[f]-base[f]) for f in folds]
-    mean,half = statistics.fmean(d),t.ppf(.975, len(d)-1)*statistics.stdev(d)/len(d)**.5 if len(d)>1 else float('nan')
-    return dict(folds=len(folds), accuracy=f'{statistics.fmean(acc[f] for f in folds):.4f}', points=f'{mean:.2f}', low=f'{mean-half:.2f}', high=f'{mean+half:.2f}')
+    mean,half = statistics.fmean(d),t.ppf(.975, len(d)-1)*statistics.stdev(d)/len(d)**.5 if len(d)>2 else None   # of two, it is a matter of luck
+    low,high = ('','') if half is None else (f'{mean-half:.2f}', f'{mean+half:.2f}')
+    return dict(folds=len(folds), accuracy=f'{statistics.fmean(acc[f] for f in folds):.4f}', points=f'{mean:.2f}', low=low, high=high)
 
 def summary(runs, first):
     "A row for each length and kind, compared with the kind `first` of the same length"

@@ -85,7 +85,7 @@ def fit_bs(
     passes:int=1 # That a batch is computed in: memory has to hold one
 )->int: # Images in a batch
     "`bs`, or what `n_train` and one device's memory allow"
-    return min(bs, max(8, pow2(n_train/64)), passes*pow2((128 if cuda else 32)*(224/size)**2))
+    return min(bs, n_train, max(8, pow2(n_train/64)), passes*pow2((128 if cuda else 32)*(224/size)**2))
 
 # %% ../nbs/01_settle.ipynb #8fd4fda3
 def fit_to(
@@ -159,7 +159,10 @@ def fit_short(
 )->Recipe: # With a note for each change
     "What a run from random weights needs that shows each image few times"
     k = shortness(r['epochs'])
-    if r['pretrained'] or not k or 'min_scale' in {*r.given, *r.held}: return r
+    if r['pretrained'] or not k: return r
+    if 'min_scale' in {*r.given, *r.held}:
+        free = [o for o in ('lr','jitter','pca') if o not in {*r.given, *r.held}]
+        return r.note(f"{', '.join(free)}: as in a long run, for min_scale={r['min_scale']} was given; a run of {r['epochs']} epochs settles all together without it") if free and 'min_scale' in r.given else r
     rate,late = 256*r.paper['lr']/r.paper['bs'] if r.paper.get('lr') else paper_rate,min(1., 2*k)   # crops go back first
     new = {o:round(r[o]+(k if o=='min_scale' else late)*(f(r[o], v)-r[o]), 3) for o,(f,v) in _mild.items()}
     seen = 'once' if r['epochs']==1 else f"{r['epochs']} times"
