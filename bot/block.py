@@ -304,8 +304,7 @@ def bag_dls(
     src = find_source(src, valid_pct, split_seed, root, exclude)
     device = torch.device(device) if device is not None else default_device()
     made = block_args(src, size=size, reading=reading, **kwargs)
-    bs = min(src.settings.get('bs', 64), src.n_train) if bs is None else bs
-    bs = setting('bs')(bs, 'bs')
+    bs = setting('bs')(min(src.settings.get('bs', 64), src.n_train) if bs is None else bs, 'bs')
     if bs>src.n_train: raise UsageError(f'bs={bs} with {src.n_train} training images: a batch has at most all of them')
     block = bag_block(src, **made)
     if kwargs.get('compile'): print('Color steps are compiled by torch.compile: the first batch takes its time')
@@ -313,6 +312,7 @@ def bag_dls(
         num_workers=n_workers(device) if num_workers is None else num_workers)
     named = {k:os.path.abspath(v) for k,v in dict(root=root, exclude=exclude).items() if v is not None}   # wherever the run is read from
     dls.bag = dict(src=src, bs=bs, seed=seed, bad=bad, valid_pct=valid_pct, split_seed=split_seed) | named | made
+    dls.free = tuple(k for k in ('min_scale','jitter','pca') if kwargs.get(k) is None and k not in src.settings)   # what nobody chose, a recipe may
     return dls
 
 # %% ../nbs/06_block.ipynb #1315b0f0

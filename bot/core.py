@@ -11,7 +11,7 @@ Docs: https://OWNER.github.io/bot/core.html.md"""
 __all__ = ['stop_signals', 'BotError', 'UsageError', 'DataError', 'WriteError', 'Terminated', 'HungUp', 'SavedOnRequest',
            'end_state', 'exit_code', 'handled', 'is_launched', 'close', 'nearest', 'shown', 'write_device', 'in_parts',
            'write_atomic', 'check_place', 'write_once', 'within', 'check_member', 'state_sign', 'html_table',
-           'in_words', 'csv_text', 'plain_cell', 'cell_value', 'help_text', 'add_help']
+           'in_words', 'rounded', 'csv_text', 'plain_cell', 'cell_value', 'help_text', 'add_help']
 
 # %% ../nbs/00_core.ipynb #928f9c56
 import csv, io, os, re, shutil, signal, sys, tempfile, threading, zlib
@@ -258,6 +258,12 @@ def in_words(
     "`values` on one line; what has no short name goes by its kind"
     def short(v): return v if v is None or isinstance(v, (str,int,float,tuple)) else type(v).__name__
     return ', '.join(f"{k}={str(short(v)).removesuffix('.0')}" for k,v in values.items())
+
+def rounded(
+    v # Of a setting
+): # The same
+    "A number as people read it"
+    return round(v, 6) if isinstance(v, float) else v
 
 # %% ../nbs/00_core.ipynb #fd41c556
 def csv_text(

@@ -21,7 +21,7 @@ from functools import lru_cache
 from inspect import signature
 from fastcore.basics import store_attr
 from fastcore.meta import delegates
-from .core import html_table, in_words, nearest, UsageError
+from .core import html_table, in_words, nearest, rounded, UsageError
 from .ranges import Either, Num, Nums, One, Sizes, Some, Switch
 
 # %% ../nbs/01_ladder.ipynb #363d7155
@@ -258,7 +258,7 @@ class Recipe(dict):
     )->'Recipe': # A new recipe; this one stays as it is
         "`values` where neither the user nor an earlier change settled one, each noted with its reason"
         new = {k:v for k,v in values.items() if k not in self.given and k not in self.held}
-        notes = [f'{k}: {self.get(k)} -> {v} ({why})' for k,v in new.items() if self.get(k)!=v]
+        notes = [f'{k}: {rounded(self.get(k))} -> {rounded(v)} ({why})' for k,v in new.items() if self.get(k)!=v]
         return Recipe(self|new, self.rung, self.but, self.reading, self.given, self.paper, self.notes+notes, self.held|set(new))
 
     def note(self,

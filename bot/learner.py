@@ -10,12 +10,13 @@ Docs: https://OWNER.github.io/bot/learner.html.md"""
 
 # %% auto #0
 __all__ = ['pick_device', 'check_recipe', 'native_size', 'fit_recipe', 'channels_of', 'dls_recipe', 'has_weights', 'init_model',
-           'teacher_of', 'device_of', 'lies_last', 'mixing', 'decay_of', 'add_tricks', 'alone_words', 'BagLearner',
-           'bag_learner', 'rung_of']
+           'other_head', 'teacher_of', 'device_of', 'lies_last', 'mixing', 'decay_of', 'add_tricks', 'alone_words',
+           'BagLearner', 'bag_learner', 'rung_of']
 
 # %% ../nbs/20_learner.ipynb #33352dbb
 from functools import partial
 from pathlib import Path
+from importlib import import_module
 import torch, torch.distributed as dist
 from fastai.vision.core import imagenet_stats
 from fastai.vision.learner import model_meta
@@ -32,13 +33,13 @@ from .core import in_words, UsageError
 from .ranges import read_sizes
 from .ladder import check_settings, Recipe, recipe, setting, settings, usual_reading
 from .settle import drop_epochs, fit_last, fit_size, fit_to, repeat_words, unused, warmup_epochs
-from .tuned import fit_probe, fit_tuned, freeze_epochs, usual_rung
+from .tuned import fit_probe, fit_tuned, freeze_epochs, length_words, usual_rung
 from .block import bag_of, norm_stats
-from .init import inits, zero_gamma
+from .init import inits, xavier, zero_gamma
 from .resnet import check_size, our_names
-from .weights import import_timm, input_cfg
+from .weights import import_timm, input_cfg, is_weight_file
 from .models import get_model, read_run, usable_device, xresnet_split
-from .published import known_words, settle_weights
+from .published import file_classes, known_words, settle_weights
 from .losses import BagLoss, check_eps
 from .optimizer import check_lr, nag, scale_lr
 from .guards import DivergenceGuard, has_part, TargetCheck
@@ -47,9 +48,9 @@ from .cutmix import BagCutMix, BagMixOrCut
 from .distill import first_inputs, Teacher
 from .average import BagEMA
 from .balance import balanced_weights, class_counts, weights_words
-from .freezing import FrozenStart, group_rates, param_groups, stage_groups
+from .freezing import FrozenStart, group_rates, head_of, param_groups, stage_groups
 from .passes import check_passes, in_passes
-from .prepared import as_dls, crop_of, dls_for, dls_settings, done, lacking
+from .prepared import as_dls, crop_of, dls_for, dls_settings, done, free_names, lacking, with_settings
 from .sizes import BagSizes
 from .watch import LossPlot, Throughput
 from .schedule import *   # adds `fit_warmup`
@@ -67,6 +68,7 @@ def check_recipe(
     "Refuse a run that cannot begin: without a teacher (nobody has the paper's at hand), or with a warmup that does not fit"
     warmup_epochs(r, r['epochs']), check_passes(r['bs'], r.get('grad_accum_steps') or 1)
     if r.rung=='probe' and isinstance(r['arch'], str): usual_rung(r['pretrained'], True)
+    if r.rung=='finetune' and isinstance(r['arch'], str) and r['pretrained'] in (None, False) and '.' not in r['arch']: raise UsageError("Rung 'finetune' goes on from weights, and none were asked for: add --pretrained (pretrained=True), or take --rung smooth")
     if r['teacher'] is not None and 'teacher' not in r.given: raise UsageError(f"Rung '{r.rung}' distils and needs a teacher (the paper's is {r['teacher']}): give teacher=, or leave it out with but='distill'")
 
 # %% ../nbs/20_learner.ipynb #7344f2c2
@@ -89,7 +91,7 @@ def fit_recipe(
     "`r` fitted to a source of images and a device"
     kind = torch.device(device).type
     r = settle_weights(fit_last(r), kind!='cuda')
-    r = fit_probe(r) if as_paper or r.rung=='probe' else fit_tuned(r, n_train)
+    r = fit_probe(r, n_train) if as_paper or r.rung=='probe' else fit_tuned(r, n_train)
     native = native_size(r['arch'])
     if native and (as_paper or fit_size(native, size)==native): r = r.adopt(f"{r['arch']} is made for it", size=native)
     own = {k:v for k,v in (own or {}).items() if k!='widen' or str(r['arch']).startswith('xresnet')}
@@ -117,11 +119,12 @@ def dls_recipe(
 )->Recipe: # With a note for each change
     "Settings of `rung` on `dls`"
     made,src,changes = dls_settings(dls),bag_of(dls).get('src'),check_settings(**settings(**changes))
-    for k,v in changes.items():
-        if k in made and made[k]!=v: raise UsageError(f"{k}={v}, but the DataLoaders were made with {k}={made[k]}: give it to `bag_dls`")
     reading = reading or (getattr(crop_of(dls.train), 'reading', None) if usual_reading(rung)=='paper' else None)
-    r = recipe(rung, but, reading, **(changes | done(made)))
-    r = as_dls(r, made, told=False).note(*lacking(r, dls, made))
+    fixed = {k:v for k,v in made.items() if k not in free_names(dls, reading or usual_reading(rung))}
+    for k,v in changes.items():
+        if k in fixed and fixed[k]!=v: raise UsageError(f"{k}={v}, but the DataLoaders were made with {k}={fixed[k]}: give it to `bag_dls`")
+    r = recipe(rung, but, reading, **(changes | done(fixed)))
+    r = as_dls(r, fixed, told=False).note(*lacking(r, dls, made))
     return fit_recipe(r, len(dls.train_ds), made['size'], dls.device or default_device(), getattr(src, 'settings', None), as_paper)
 
 # %% ../nbs/20_learner.ipynb #cbf2e6fc
@@ -144,6 +147,18 @@ def init_model(
     inits[r['init']](model)
     if r['zero_gamma']: zero_gamma(model)
     return r
+
+def other_head(
+    model:torch.nn.Module, # With the weights of a file
+    r:Recipe, # Settings of a run
+    classes # Its own
+)->list: # A line, or none
+    "Begin the head anew where the run in the file's folder had as many classes, but others"
+    p = r['pretrained']
+    known = file_classes(p) if p not in (None, False) and is_weight_file(p) else []
+    if len(known)!=len(classes) or known==[str(o) for o in classes]: return []
+    xavier(head_of(model) or torch.nn.Identity())
+    return [f'{p}: its {len(known)} classes are others, or in another order: the head starts anew']
 
 # %% ../nbs/20_learner.ipynb #95fd5f0e
 def teacher_of(
@@ -228,6 +243,13 @@ class BagLearner(Learner):
     @recipe.setter
     def recipe(self, r): self._base = r
 
+    def lasts(self, n_epoch):
+        "Let a run, which has one length, have that of a fit"
+        r,n = self._base,setting('epochs')(n_epoch, 'n_epoch')
+        if n==r['epochs']: return
+        for o in length_words(r, n): print(o)
+        self._base = Recipe(r | dict(epochs=n), r.rung, r.but, r.reading, r.given | dict(epochs=n), r.paper, r.notes, r.held)
+
     def one_batch(self, i, b):
         n = self._base.get('grad_accum_steps') if self.training else None
         if not n or n==1: super().one_batch(i, b)
@@ -251,14 +273,14 @@ def bag_learner(
     "A `Learner` with the tricks of `rung`, any setting changed by name"
     r = rung if isinstance(rung, Recipe) else dls_recipe(dls, rung or usual_rung(changes.get('pretrained')), but, reading, as_paper, **changes)
     check_recipe(r), check_eps(r['eps'], len(dls.vocab))
+    dls = dls if r is rung else with_settings(dls, r)
     weight = balanced_weights(class_counts(dls)) if r.get('class_weights') and len(dls.train_ds) else None   # a run that is read has no images
     model = get_model(r['arch'], len(dls.vocab), channels_of(dls), r['widen'], r['pretrained'])
     if getattr(dls, 'n_inp', 1)==1: check_size(model, min([r['size'], *(o for _,o in read_sizes(r['sizes']))] if r.get('sizes') else [r['size']]))
     r,given = init_model(model, r),r
     model.to(dls.device or default_device())   # fastai does that in a fit, so that what is asked before would be computed elsewhere
-    said = alone_words(r) + known_words(r, dls.vocab) + ([f'class_weights: {weights_words(weight, dls.vocab)}'] if weight is not None else [])
-    r = r.note(*[o for o in said if o not in r.notes])
-    if r['fp16'] and lies_last(r, dls): r = r.note('images lie channels last: half precision is fastest so on this device')
+    said = other_head(model, r, dls.vocab) + alone_words(r) + known_words(r, dls.vocab) + [f'class_weights: {weights_words(o, dls.vocab)}' for o in [weight] if o is not None]
+    r = r.note(*said, *['images lie channels last: half precision is fastest so on this device']*bool(r['fp16'] and lies_last(r, dls)))
     learn = BagLearner(dls_for(dls, model, r.reading), model, BagLoss(r['eps'], r.reading, weight), _optimizer(r),
         lr=r.get('lr'), splitter=stage_groups if r['layer_decay']<1 else param_groups, metrics=accuracy, cbs=cbs)
     learn.recipe = r
@@ -290,8 +312,11 @@ def fit_rung(self:Learner,
 ):
     "Train with the schedule of the learner's rung: its warmup and drops are the paper's shares of `n_epoch`"
     r = rung_of(self)
-    if r.rung=='probe': return self.fit_head(cbs=cbs)
+    if r.rung=='probe':
+        import_module('bot.probe')   # a page that comes later
+        return self.fit_head(cbs=cbs)
     n = r['epochs'] if n_epoch is None else setting('epochs')(n_epoch, 'n_epoch')
+    for o in length_words(r, n): print(o)
     if self.opt is None: self.create_opt()
     self.opt.set_hypers(mom=r['mom'], wd=r['wd'])   # an earlier fit may have left others
     if r['layer_decay']<1 and not isinstance(lr, (slice,list,tuple)): lr = group_rates(self.lr if lr is None else check_lr(lr), len(self.opt.param_lists), r['layer_decay'])

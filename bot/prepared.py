@@ -9,14 +9,15 @@ Docs: https://OWNER.github.io/bot/prepared.html.md"""
 
 # %% auto #0
 __all__ = ['data_names', 'record_keys', 'crop_of', 'data_settings', 'dls_settings', 'done', 'as_dls', 'lacking', 'set_record',
-           'dls_for']
+           'dls_for', 'free_names', 'with_settings']
 
 # %% ../nbs/18_prepared.ipynb #c462ae78
 from copy import copy
 import torch
 from fasttransform import Pipeline
 from fastai.data.core import DataLoaders
-from .ladder import Recipe
+from .core import in_words, rounded
+from .ladder import ladder, Recipe
 from .block import BagCrop, BagNormalize, norm_stats, set_norm
 from .weights import input_cfg
 from .models import foreign_names
@@ -109,7 +110,42 @@ def dls_for(
     other = {k:v for k,v in _record(cfg, crop).items() if crop.cfg()[k]!=v} if crop and cfg.get('weights') else {}
     if not other and all(torch.allclose(*torch.broadcast_tensors(a, torch.tensor(b)), atol=1e-3) for a,b in pairs): return dls
     also = f"; their crops have {', '.join(f'{k} {v}' for k,v in other.items())}" if other else ''
-    print(f"Images are normalized as {cfg['weights']} expects: mean {cfg['mean']}, deviation {cfg['std']} on 0 to 255{also}")
+    print(f"Images are normalized as {cfg['weights']} expects: mean {tuple(map(rounded, cfg['mean']))}, deviation {tuple(map(rounded, cfg['std']))} on 0 to 255{also}")
     res = type(dls)(*[set_record(o, cfg) for o in dls.loaders], path=dls.path, device=dls.device)
     if hasattr(dls, 'bag'): res.bag = dls.bag
+    return res
+
+# %% ../nbs/18_prepared.ipynb #255e95d1
+def free_names(
+    dls, # Anyone's `DataLoaders`, or those of `bag_dls`
+    reading:str=None # Of the recipe; unset, any
+)->tuple: # Of settings
+    "Settings of `dls` that nobody chose, and that are as they were"
+    crop,made = crop_of(dls.train),dls_settings(dls)
+    if crop is None or reading not in (None, crop.reading): return ()
+    return tuple(k for k in getattr(dls, 'free', ()) if made[k]==ladder['baseline'][k])
+
+def with_settings(
+    dls, # Anyone's `DataLoaders`, or those of `bag_dls`
+    r:dict # Settings of a run
+): # `dls`, or a copy
+    "`dls` with what `r` says of the settings that nobody chose"
+    made = dls_settings(dls)
+    new = {k:r[k] for k in free_names(dls) if r.get(k) not in (None, made[k])}
+    if not new: return dls
+    print(f'The DataLoaders of the learner are a copy with {in_words(new)}, of which `bag_dls` was told nothing')
+    res = type(dls)(*[_retold(o, new) for o in dls.loaders], path=dls.path, device=dls.device)
+    res.bag = dls.bag
+    return res
+
+def _retold(dl, new):
+    "A copy of a loader whose transforms have other values"
+    def told(f):
+        own = {k:v for k,v in new.items() if k in vars(f)}
+        if not own: return f
+        f = copy(f)
+        for k,v in own.items(): setattr(f, k, v)
+        return f
+    res = dl.new(dl.dataset)
+    for k in 'after_item','after_batch': setattr(res, k, Pipeline([told(f) for f in getattr(dl, k).fs]))
     return res

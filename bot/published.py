@@ -9,15 +9,15 @@ Docs: https://OWNER.github.io/bot/published.html.md"""
 
 # %% auto #0
 __all__ = ['means_weights', 'has_tag', 'arch_with', 'file_beside', 'run_beside', 'file_arch', 'file_width', 'settle_weights',
-           'started_from', 'file_licence', 'began_with', 'known_classes', 'imagenet_words', 'shared_classes',
-           'known_words']
+           'started_from', 'file_licence', 'began_with', 'file_classes', 'known_classes', 'imagenet_words',
+           'shared_classes', 'known_words']
 
 # %% ../nbs/10_published.ipynb #e49418cc
 import os, re, yaml
 from pathlib import Path
 from .core import nearest, UsageError
 from .ladder import Recipe
-from .resnet import depths, our_names
+from .resnet import depths, has_our_names, our_names
 from .weights import from_timm, hub_config, import_timm, is_weight_file, likely_arch, read_weights, timm_name, weight_tags, weights_name
 
 # %% ../nbs/10_published.ipynb #0876fa63
@@ -80,7 +80,7 @@ def file_arch(
     meta:dict # Its metadata
 )->str: # Name of ours or of timm's; empty if nobody says
     "The model that the weights in a file are for"
-    ours = likely_arch(weights if 'stem.0.weight' in weights else from_timm(weights))
+    ours = likely_arch(weights if has_our_names(weights) else from_timm(weights))
     said = [run_beside(path).get('arch'), file_beside(path, 'model.json').get('arch'), hub_config(path).get('architecture'), meta.get('arch'), ours]
     names = [f'x{o}' if f'x{o}' in our_names() else o for o in said if isinstance(o, str) and o]
     return next((o for o in names if o in our_names() or import_timm().is_model(o)), '')
@@ -150,14 +150,21 @@ def began_with(
     return tuple(o if isinstance(o := own.get(k), str) else None for k in ('name', 'licence'))
 
 # %% ../nbs/10_published.ipynb #3658427e
+def file_classes(
+    path:str|Path # Of a weight file
+)->list: # Names; empty if nobody says
+    "Classes of the run whose weights a file holds"
+    own = file_beside(path, 'args.yaml').get('classes') or file_beside(path, 'model.json').get('classes')
+    return [str(o) for o in own] if isinstance(own, list) else []
+
 def known_classes(
     r:dict # Settings of a run
 )->list: # Names; empty if nobody says
-    "Classes that the weights of `r` were trained on"
+    "Classes that the weights of `r` were trained on; those of a head with 1000 answers are taken for ImageNet's"
     p = r.get('pretrained')
     if p in (None, False): return []
-    if is_weight_file(p) and isinstance(own := file_beside(p, 'args.yaml').get('classes') or file_beside(p, 'model.json').get('classes'), list): return [str(o) for o in own]
-    try: cfg = hub_config(p).get('pretrained_cfg', {}) if is_weight_file(p) else _published(started_from(r)[0])
+    if is_weight_file(p): return file_classes(p) or (imagenet_words() if any(o.shape==(1000,) for o in read_weights(p)[0].values()) else [])
+    try: cfg = _published(started_from(r)[0])
     except (UsageError,AttributeError,RuntimeError): return []
     return imagenet_words() if cfg.get('num_classes')==1000 else []
 

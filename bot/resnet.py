@@ -9,9 +9,9 @@ Docs: https://OWNER.github.io/bot/resnet.html.md"""
 
 # %% auto #0
 __all__ = ['variants', 'depths', 'size_errors', 'conv_bn', 'make_stem', 'make_path', 'make_shortcut', 'Residual', 'widened',
-           'XResNet', 'our_names', 'check_args', 'make_untrained', 'evaluating', 'uncompiled', 'channels_in', 'dry_run',
-           'unwrapped', 'own_names', 'takes_size', 'check_size', 'n_params', 'count_flops', 'macs', 'CostTable',
-           'part_shapes', 'summary']
+           'XResNet', 'our_names', 'check_args', 'make_untrained', 'has_our_names', 'evaluating', 'uncompiled',
+           'channels_in', 'dry_run', 'unwrapped', 'own_names', 'takes_size', 'check_size', 'n_params', 'count_flops',
+           'macs', 'CostTable', 'part_shapes', 'summary']
 
 # %% ../nbs/08_resnet.ipynb #7240e3c0
 from bisect import bisect_left
@@ -178,6 +178,13 @@ def make_untrained(
     except (RuntimeError,TypeError,MemoryError) as e: raise UsageError(f'{name} is too large with n_out={n_out}, c_in={c_in}, widen={widen}, stem={stem}: there is no memory for it') from e
     model.arch = name
     return model
+
+# %% ../nbs/08_resnet.ipynb #417c53a3
+def has_our_names(
+    weights:dict # State dict of anybody
+)->bool: # Are its names those of an `XResNet`?
+    "Are weights ours, by their names?"
+    return 'stem.0.weight' in weights and any(k.startswith('layer1.0.path.') for k in weights)
 
 # %% ../nbs/08_resnet.ipynb #825abff2
 @contextmanager

@@ -309,6 +309,7 @@ def fit_rung(self:BagLearner,
     if resume is None: return Learner.fit_rung(self, n_epoch, lr, cbs, **kwargs)
     if is_finished(resume): return print(f"'{shown(resume)}' is finished: load_run('{shown(resume)}') reads it")
     given = {k:v for k,v in dict(lr=lr, **kwargs).items() if v is not None}
+    if n_epoch is not None: self.lasts(n_epoch)
     with self.kept(resume, **(dict(fit=given) if given else {})): Learner.fit_rung(self, n_epoch, lr, cbs, **kwargs)
 
 # %% ../nbs/22_resume.ipynb #4715692b

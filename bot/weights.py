@@ -25,7 +25,7 @@ from torch import nn
 from .core import nearest, shown, UsageError
 from .ladder import setting
 from .augment import paper_cfg, reading_cfg
-from .resnet import depths, our_names, own_names, unwrapped, XResNet
+from .resnet import depths, has_our_names, our_names, own_names, unwrapped, XResNet
 
 # %% ../nbs/09_weights.ipynb #29749397
 def timm_name(
@@ -113,7 +113,7 @@ def load_weights(
     ours,compiled = isinstance(model, XResNet),own_names({o:o for o in model.state_dict()})
     weights = own_names(weights, model)
     cfg = {} if ours else getattr(model, 'pretrained_cfg', {})
-    if ours and 'stem.0.weight' not in weights: weights = from_timm(weights)
+    if ours and not has_our_names(weights): weights = from_timm(weights)
     weights,notes = fit_weights({compiled.get(k, k):v for k,v in weights.items()}, model, cfg.get('first_conv') or 'stem.0', cfg.get('classifier') or 'fc')
     faults = {k:v for k,v in misfits(weights, model).items() if v}
     if faults:
@@ -171,7 +171,7 @@ def read_pickle(
     trust:bool # The user's word that its maker can be trusted
 )->dict: # State dict
     "A state dict that was saved with `torch.save`, alone or as 'model' or 'state_dict'"
-    if not trust: raise UsageError(f'{path} is not a .safetensors file but a pickle, which may run any code when it is read\nIf you trust its maker, pass trust=True')
+    if not trust: raise UsageError(f'{path} is not a .safetensors file but a pickle, which may run any code when it is read\nIf you trust its maker, give it another form in Python: `safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW)`; `read_weights(FILE, trust=True)` reads it as it is')
     try: res = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e: raise UsageError(f'{path} cannot be read as a state dict: {first_line(e)}') from e
     for k in 'state_dict','model': res = res.get(k, res) if isinstance(res, dict) and isinstance(res.get(k), dict) else res
@@ -306,9 +306,9 @@ def file_cfg(
         if hub: return check_cfg(timm_cfg(hub['pretrained_cfg'], f"{hub['architecture']}.{hub['pretrained_cfg'].get('tag')}"))
     except (ValueError,TypeError,LookupError,OverflowError) as e:
         raise UsageError(f"{path} says data_cfg='{shown(str(meta.get('data_cfg', hub)))[:60]}', which is no JSON object of ours: {first_line(e)}") from e
-    cfg = (paper_cfg if 'stem.0.weight' in weights else timm_cfg(own or {})) | dict(weights=str(path))
+    cfg = (paper_cfg if has_our_names(weights) else timm_cfg(own or {})) | dict(weights=str(path))
     whose = "the paper's" if cfg['scale']==255 else f"{own['architecture']}'s own" if own else "torchvision's and timm's"
-    print(f"{path} does not say how its images were normalized: taken as {whose}, mean {cfg['mean']}, deviation {cfg['std']}")
+    print(f"{path} does not say how its images were normalized: taken as {whose}, mean {[round(o, 4) for o in cfg['mean']]}, deviation {[round(o, 4) for o in cfg['std']]}")
     return cfg
 
 # %% ../nbs/09_weights.ipynb #76fa7925

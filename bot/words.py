@@ -51,7 +51,6 @@ def frozen_words(
     "How slowly the body learns"
     k,d = freeze_epochs(r, n),r['layer_decay']
     still = f", the body frozen for {k} of them and the statistics of its norms for all" if k else ''
-    if r.rung=='probe': return ', that of the head alone: a logistic regression, no schedule'
     return still+(f", rates times {d:g} from one group of layers to the one below" if d<1 and k<n else '')
 
 # %% ../nbs/20_words.ipynb #8f39c834
@@ -65,10 +64,12 @@ def run_card(
     arch = r['arch'] if isinstance(r['arch'], str) else type(learn.model).__name__
     cost = f", {macs(learn.model, r['size'])/1e9:.3f} G multiply-adds at {r['size']} px" if getattr(dls, 'n_inp', 1)==1 else ''
     passes = f" in {r['grad_accum_steps']} passes" if r.get('grad_accum_steps', 1)>1 else ''
+    run = f"{r['epochs']} epochs of {len(dls.train)} batches of {dls.train.bs}{passes}, lr {learn.lr:g}: {schedule_words(r, r['epochs'])}{frozen_words(r, r['epochs'])}"
+    if r.rung=='probe': run = f'one look at {len(dls.train_ds):,} images, then a logistic regression of what the body sees'
     return dict(data=bag['src'].describe() if hasattr(bag.get('src'), 'describe') else data,
         model=f"{arch}: {n_params(learn.model):,} parameters{cost}",
         rung=f'{rung_words(r)} ({r.reading})',
-        run=f"{r['epochs']} epochs of {len(dls.train)} batches of {dls.train.bs}{passes}, lr {learn.lr:g}: {schedule_words(r, r['epochs'])}{frozen_words(r, r['epochs'])}; on {dls.device}{seed}",
+        run=f'{run}; on {dls.device}{seed}',
         fitted='\n'.join(r.notes) or 'nothing: the paper as it stands')
 
 # %% ../nbs/20_words.ipynb #5b375c69

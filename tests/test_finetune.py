@@ -1,23 +1,25 @@
 "Runs that begin with weights: which model, how its images are prepared, what learns when, and a head without training"
-import json, re, subprocess, sys
+import json, re, subprocess, sys, yaml
 from pathlib import Path
 import numpy as np, pytest, torch
 import safetensors.torch as safetensors
 from PIL import Image
 from bot.block import bag_dls
+from bot.cli import main
 from bot.core import UsageError
 from bot.evaluate import evaluate
 from bot.export import export
 from bot.ladder import recipe
 from bot.learner import bag_learner, fit_recipe
 from bot.models import read_args
-from bot.prepared import crop_of
+from bot.published import known_words
+from bot.prepared import crop_of, dls_settings
 from bot.probe import features_of, fit_logistic
 from bot.resnet import evaluating
 from bot.runs import load_run, save_weights
 
 timm = pytest.importorskip('timm')
-archs = 'tf_efficientnet_lite0', 'resnet18', 'mobilenetv1_100', 'mobilenetv3_small_100', 'test_vit'
+archs = 'tf_efficientnet_lite0', 'resnet18', 'mobilenetv1_100', 'mobilenetv3_small_100', 'test_vit', 'convnext_atto'   # whose stem is called as ours
 
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory):
@@ -90,16 +92,19 @@ def test_rates_fall_and_the_body_waits(photos, tmp_path):
     with learn.no_bar(), learn.no_logging(): learn.fine_tune(1)   # fastai's own goes on working
     assert any(not torch.equal(body[k], v) for k,v in learn.model.state_dict().items() if 'running' in k)
 
-def test_a_probe_is_a_run(photos, tmp_path):
+def test_a_probe_is_a_run(photos, tmp_path, capsys):
     "By the command: one row, finished, and the logits are scikit-learn's"
     f = weight_file(tmp_path, 'mobilenetv3_small_100')
     argv = [sys.executable, '-m', 'bot', 'train', photos, '--pretrained', f, '--arch', 'mobilenetv3_small_100', '--head-only', '--size', '64', '--bs', '6', '--workers', '0', '--device', 'cpu',
         '--alpha', '.2', '--ema', '4', '--out', tmp_path/'run']
-    res = [subprocess.run(list(map(str, argv)), capture_output=True, text=True) for _ in range(2)]
-    assert [o.returncode for o in res]==[0,0], res[0].stderr
-    assert 'could not be' not in res[0].stdout+res[0].stderr and (tmp_path/'run/report.html').is_file()
-    assert 'alpha=0.2: without effect' in res[0].stdout and 'is finished' in res[1].stdout
-    assert json.loads((tmp_path/'run/status.json').read_text())['C']==float(re.search(r' C=([\d.e-]+)', res[0].stdout)[1])
+    res = subprocess.run(list(map(str, argv)), capture_output=True, text=True)
+    assert res.returncode==0 and main(list(map(str, argv[4:])))==0, res.stderr
+    assert 'could not be' not in res.stdout+res.stderr and (tmp_path/'run/report.html').is_file()
+    assert 'alpha=0.2: without effect' in res.stdout and 'is finished' in capsys.readouterr().out
+    assert 'one look at 18 images' in res.stdout and json.loads((tmp_path/'run/status.json').read_text())['C']==float(re.search(r' C=([\d.e-]+)', res.stdout)[1])
+    script = read_args(tmp_path/'run/args.yaml')['resolved'] and yaml.safe_load((tmp_path/'run/args.yaml').read_text())['python']
+    res = subprocess.run([sys.executable, '-c', script+'\nprint(learn.fitted_head[0].n_features_in_)'], capture_output=True, text=True, cwd=tmp_path)   # nothing else is imported
+    assert res.returncode==0 and res.stdout.strip().endswith('1024'), res.stderr
     learn = load_run(tmp_path/'run', data=True)
     x,y = features_of(learn, learn.dls.train_ds.items)
     clf,scale = fit_logistic(x.numpy(), y.numpy())
@@ -112,6 +117,56 @@ def test_a_probe_is_a_run(photos, tmp_path):
 
 def test_a_head_only_run_needs_weights(photos):
     with pytest.raises(UsageError, match='add --pretrained'): bag_learner(bag_dls(photos, size=32, bs=6, num_workers=0), 'probe')
+
+def test_few_photographs_for_a_head(photos):
+    "A batch that is larger than the folder is cut, whoever named it: a probe looks at each image once"
+    for more in {}, dict(bs=200), dict(as_paper=True):
+        r = fit_recipe(recipe('probe', pretrained=True, arch='resnet18', **{k:v for k,v in more.items() if k=='bs'}), 4, 64, torch.device('cpu'), as_paper='as_paper' in more)
+        assert r['bs']==4
+
+def test_what_nobody_chose_is_the_recipes(photos, tmp_path, capsys):
+    "In Jupyter the loaders come first: crops and colors that `bag_dls` was not told are made anew, others stay, and the run keeps them"
+    def made(**kw): return bag_dls(photos, size=32, bs=4, num_workers=0, device='cpu', **kw)
+    def seen(learn): return [dls_settings(learn.dls)[k] for k in ('min_scale','jitter','pca')]
+    dls = made()
+    learn = bag_learner(dls, 'smooth', widen=1/16)
+    assert seen(learn)==[.35,.1,0.]==[learn.recipe[k] for k in ('min_scale','jitter','pca')] and dls_settings(dls)['min_scale']==.08 and 'are a copy with min_scale=0.35' in capsys.readouterr().out
+    assert learn.lr==.4*4/256
+    for kw,want in (dict(min_scale=.08),[.08,.4,.1]), (dict(jitter=.3),[.35,.3,0.]): assert seen(bag_learner(made(**kw), 'smooth', widen=1/16))==want
+    tuned = bag_learner(dls, arch='mobilenetv3_small_100', pretrained=str(weight_file(tmp_path, 'mobilenetv3_small_100')))
+    assert seen(tuned)[0]==.35 and crop_of(tuned.dls.train).cfg()['interpolation']=='bicubic'
+    with learn.no_bar(), learn.no_logging(): learn.fit_rung(1, resume=tmp_path/'run')
+    args = read_args(tmp_path/'run/args.yaml')
+    assert args['settings']['epochs']==1 and args['settings']['min_scale']==.35 and 'min_scale=0.35' in args['python'] and 'epochs=1,' in args['python']
+    learn.dls = made(jitter=.2)   # loaders that come later stay as they are
+    assert seen(learn)==[.08,.2,.1]
+
+def test_another_length_than_the_recipes(photos, tmp_path, capsys):
+    dls = bag_dls(photos, size=32, bs=4, num_workers=0, device='cpu')
+    learn = bag_learner(dls, arch='mobilenetv3_small_100', pretrained=str(weight_file(tmp_path, 'mobilenetv3_small_100')))
+    capsys.readouterr()
+    with learn.no_bar(), learn.no_logging(): learn.fit_rung(1)
+    assert 'alpha: settled for 40 epochs; bag_learner(..., epochs=1) settles for 1' in capsys.readouterr().out
+
+def test_rungs_that_need_weights(photos):
+    for rung in 'probe','finetune':
+        with pytest.raises(UsageError, match='none were asked for'): bag_learner(bag_dls(photos, size=32, bs=4, num_workers=0, device='cpu'), rung, widen=1/16, arch='xresnet18d')
+
+@pytest.mark.parametrize('classes,anew', [(['a','b'],False), (['b','a'],True), (['cat','dog'],True)])
+def test_the_head_of_other_classes(photos, tmp_path, capsys, classes, anew):
+    "As many as before, but others: what answered 'hat' is no start for 'bulbul'"
+    from bot.models import xresnet18d
+    src = xresnet18d(n_out=2, widen=1/16)
+    save_weights(src, tmp_path/'best.safetensors')
+    (tmp_path/'args.yaml').write_text(json.dumps(dict(classes=classes, settings=dict(arch='xresnet18d'))))
+    learn = bag_learner(bag_dls(photos, size=32, bs=4, num_workers=0, device='cpu'), arch='xresnet18d', widen=1/16, pretrained=str(tmp_path/'best.safetensors'))
+    assert torch.equal(learn.model.fc.weight, src.fc.weight)!=anew and torch.equal(learn.model.stem[0].weight, src.stem[0].weight)
+    assert ('the head starts anew' in capsys.readouterr().out)==anew
+
+def test_classes_that_a_file_of_imagenets_knows(tmp_path):
+    f = weight_file(tmp_path, 'mobilenetv3_small_100')
+    assert known_words(recipe('finetune', pretrained=str(f), arch='mobilenetv3_small_100'), ['tench','my cat'])==['the weights were trained on 1 of these 2 classes already: tench']
+    assert known_words(recipe('finetune', pretrained=str(weight_file(tmp_path, 'resnet18', 7)), arch='resnet18'), ['tench'])==[]
 
 @pytest.mark.slow
 def test_real_weights(tmp_path):
