@@ -19,7 +19,7 @@ from fastai.callback.core import Callback, CancelFitException
 from .core import UsageError
 from .models import get_model
 from .learner import pick_device
-from .words import epoch_steps, time_words
+from .words import epoch_steps, step_time, time_words
 from .chance import supposed, visible
 from .grid import own_teacher
 from .turns import cell_learner, plan_source, recipe_from
@@ -38,11 +38,12 @@ def timed_step(
     learn, # A learner that `bag_learner` made; it is trained a little
     n:int=6 # Steps
 )->float: # Seconds
-    "How long a step takes, its images included"
+    "How long a step takes, its images included; without two to time, as a probe is, what it computes"
+    if learn.recipe.rung=='probe': return step_time(learn)
     t,n = StepTimer(min(n, max(1, len(learn.dls.train)-1))),learn.recipe['epochs']
     with learn.no_bar(), learn.no_logging(): learn.fit_rung(n, 1e-6, cbs=t)   # a rate at which nothing diverges
     gaps = [b-a for a,b in zip(t.ends, t.ends[1:])]
-    return median(gaps[1:] or gaps)
+    return median(gaps[1:] or gaps) if gaps else step_time(learn)
 
 # %% ../nbs/28_wait.ipynb #48d49a57
 def time_cells(

@@ -1,11 +1,11 @@
 "Runs that begin with weights: which model, how its images are prepared, what learns when, and a head without training"
-import json, re, subprocess, sys, yaml
+import csv, json, re, subprocess, sys, yaml
 from pathlib import Path
 import numpy as np, pytest, torch
 import safetensors.torch as safetensors
 from PIL import Image
 from bot.block import bag_dls
-from bot.cli import main
+from bot.cli import ablate_main, main
 from bot.core import UsageError
 from bot.evaluate import evaluate
 from bot.export import export
@@ -167,6 +167,14 @@ def test_classes_that_a_file_of_imagenets_knows(tmp_path):
     f = weight_file(tmp_path, 'mobilenetv3_small_100')
     assert known_words(recipe('finetune', pretrained=str(f), arch='mobilenetv3_small_100'), ['tench','my cat'])==['the weights were trained on 1 of these 2 classes already: tench']
     assert known_words(recipe('finetune', pretrained=str(weight_file(tmp_path, 'resnet18', 7)), arch='resnet18'), ['tench'])==[]
+
+def test_a_probe_beside_fine_tuning(photos, tmp_path, capsys):
+    "By `bot-ablate`, of runs of one step"
+    f = weight_file(tmp_path, 'mobilenetv3_small_100')
+    argv = [photos, '--pretrained', f, '--arch', 'mobilenetv3_small_100', '--size', 32, '--bs', 16, '--rungs', 'finetune,probe', '--seeds', 2, '--epochs', 1, '--jobs', 1, '--workers', 0,
+        '--device', 'cpu', '--out', tmp_path/'ablation']
+    assert ablate_main([str(o) for o in argv])==0, capsys.readouterr().err
+    assert [o['row'] for o in csv.DictReader((tmp_path/'ablation/ablation.csv').open())]==['finetune','probe']
 
 @pytest.mark.slow
 def test_real_weights(tmp_path):
