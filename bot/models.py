@@ -135,7 +135,9 @@ def make_timm(
     published = pretrained not in (None, False) and not is_weight_file(pretrained)
     full = weights_name(base, tag or True if pretrained is True else pretrained) if published else arch
     try: model = import_timm().create_model(full, pretrained=published, num_classes=n_out, in_chans=c_in)
-    except (OSError, RuntimeError) as e: raise UsageError(f'Cannot make {full}: {(str(e).splitlines() or [type(e).__name__])[0]}') from e
+    except (OSError, RuntimeError) as e:
+        fetch = '\nFetch its model.safetensors and pass the path as pretrained' if published else ''
+        raise UsageError(f'Cannot make {full}: {(str(e).splitlines() or [type(e).__name__])[0]}{fetch}') from e
     if pretrained not in (None, False) and (n_out!=1000 or not published): _new_head(model)
     if published and n_out!=1000: print(f'{full}: the head starts anew with {n_out} classes')
     if published and c_in!=3: print(f'{full}: the first convolution is adapted from 3 channels to {c_in}')
