@@ -9,7 +9,7 @@ import csv, statistics, tempfile
 from multiprocessing import get_context
 from pathlib import Path
 from fastcore.script import call_parse
-from folds import keep_all
+from folds import compared, keep_all
 
 here = Path(__file__).parent/'results'/'average.csv'
 
@@ -24,11 +24,6 @@ def trained(src, size, epochs, ema, seed):
     begin = hook.share**(int(hook.avg.n_averaged)-1)   # the first update is a copy
     return dict(seed=seed, steps=epochs*len(learn.dls.train), every=hook.step, start=begin, raw=last['accuracy'], mean=last['ema_accuracy'])
 
-def interval(diffs):
-    from scipy.stats import t
-    m,half = statistics.mean(diffs),t.ppf(.975, len(diffs)-1)*statistics.stdev(diffs)/len(diffs)**.5
-    return m,m-half,m+half
-
 @call_parse
 def main(
     src:str='digits', # Folder of images
@@ -41,9 +36,9 @@ def main(
     "Train, and sum up"
     src,name = str(Path(src).resolve()) if Path(src).exists() else src,Path(src).name
     with get_context('spawn').Pool(jobs) as pool: runs = pool.starmap(trained, [(src, size, epochs, ema, s) for s in range(seeds)])
-    points,low,high = (f'{100*o:.2f}' for o in interval([o['mean']-o['raw'] for o in runs]))
+    res = compared(*({o['seed']:o[k] for o in runs} for k in ('mean','raw')))
     mean = {k:f'{statistics.mean(o[k] for o in runs):.4g}' for k in ('start','raw','mean')}
-    row = dict(set=name, size=size, epochs=epochs, steps=runs[0]['steps'], every=runs[0]['every'], seeds=seeds) | mean | dict(points=points, low=low, high=high)
+    row = dict(set=name, size=size, epochs=epochs, steps=runs[0]['steps'], every=runs[0]['every'], seeds=seeds) | mean | {k:res[k] for k in ('points','low','high')}
     old = [o for o in csv.DictReader(here.open()) if (o['set'],o['size'],o['epochs'])!=(name,str(size),str(epochs))] if here.exists() else []
     keep_all([*old, row], here)
     print(*(f'{k}={v}' for k,v in row.items()))

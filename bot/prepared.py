@@ -31,6 +31,12 @@ def crop_of(
     "The crop of a loader"
     return next((o for o in getattr(getattr(dl, 'after_item', None), 'fs', ()) if isinstance(o, BagCrop)), None)
 
+def _copied(dls, f):
+    "A copy of `dls` whose loaders are what `f` makes of each"
+    res = type(dls)(*map(f, dls.loaders), path=dls.path, device=dls.device)
+    if hasattr(dls, 'bag'): res.bag = dls.bag
+    return res
+
 # %% ../nbs/18_prepared.ipynb #c574b1ae
 _off = dict(trivial=False, erase=0., repeats=1, turns=False, valid_size=None, valid_edge=None)   # what an unset one means
 _unknown = dict.fromkeys(foreign_names)
@@ -111,9 +117,7 @@ def dls_for(
     if not other and all(torch.allclose(*torch.broadcast_tensors(a, torch.tensor(b)), atol=1e-3) for a,b in pairs): return dls
     also = f"; their crops have {', '.join(f'{k} {v}' for k,v in other.items())}" if other else ''
     print(f"Images are normalized as {cfg['weights']} expects: mean {tuple(map(rounded, cfg['mean']))}, deviation {tuple(map(rounded, cfg['std']))} on 0 to 255{also}")
-    res = type(dls)(*[set_record(o, cfg) for o in dls.loaders], path=dls.path, device=dls.device)
-    if hasattr(dls, 'bag'): res.bag = dls.bag
-    return res
+    return _copied(dls, lambda o: set_record(o, cfg))
 
 # %% ../nbs/18_prepared.ipynb #255e95d1
 def free_names(
@@ -134,9 +138,7 @@ def with_settings(
     new = {k:r[k] for k in free_names(dls) if r.get(k) not in (None, made[k])}
     if not new: return dls
     print(f'The DataLoaders of the learner are a copy with {in_words(new)}, of which `bag_dls` was told nothing')
-    res = type(dls)(*[_retold(o, new) for o in dls.loaders], path=dls.path, device=dls.device)
-    res.bag = dls.bag
-    return res
+    return _copied(dls, lambda o: _retold(o, new))
 
 def _retold(dl, new):
     "A copy of a loader whose transforms have other values"

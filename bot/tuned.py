@@ -14,7 +14,7 @@ __all__ = ['mixup_epochs', 'tuned_views', 'tuned_rate', 'tuned_few', 'usual_rung
 # %% ../nbs/01_tuned.ipynb #534ce641
 from .core import in_words, UsageError
 from .ladder import default_rung, ladders, Recipe
-from .settle import shortness
+from .settle import short_names, shortness
 
 # %% ../nbs/01_tuned.ipynb #f4aab05f
 def usual_rung(
@@ -64,7 +64,7 @@ def length_words(
 )->list: # A line, or none
     "What of `r` had better be settled for `n_epoch`"
     n,views = r['epochs'],not r['pretrained'] and r.get('min_scale') is not None and r.rung!='finetune'
-    names = ['min_scale','jitter','pca','lr'] if views and shortness(n)!=shortness(n_epoch) else []
+    names = [*short_names, 'lr'] if views and shortness(n)!=shortness(n_epoch) else []
     if r.rung=='finetune' and (n<mixup_epochs)!=(n_epoch<mixup_epochs): names = ['alpha']
     names = [o for o in names if o not in r.given]
     return [f"{', '.join(names)}: settled for {n} epochs; bag_learner(..., epochs={n_epoch}) settles for {n_epoch}"] if names else []

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open, SafetensorError
 from torch import nn
-from .core import nearest, shown, UsageError
+from .core import nearest, rounded, shown, UsageError
 from .ladder import setting
 from .augment import paper_cfg, reading_cfg
 from .resnet import depths, has_our_names, our_names, own_names, unwrapped, XResNet
@@ -308,7 +308,7 @@ def file_cfg(
         raise UsageError(f"{path} says data_cfg='{shown(str(meta.get('data_cfg', hub)))[:60]}', which is no JSON object of ours: {first_line(e)}") from e
     cfg = (paper_cfg if has_our_names(weights) else timm_cfg(own or {})) | dict(weights=str(path))
     whose = "the paper's" if cfg['scale']==255 else f"{own['architecture']}'s own" if own else "torchvision's and timm's"
-    print(f"{path} does not say how its images were normalized: taken as {whose}, mean {[round(o, 4) for o in cfg['mean']]}, deviation {[round(o, 4) for o in cfg['std']]}")
+    print(f"{path} does not say how its images were normalized: taken as {whose}, mean {tuple(map(rounded, cfg['mean']))}, deviation {tuple(map(rounded, cfg['std']))}")
     return cfg
 
 # %% ../nbs/09_weights.ipynb #76fa7925

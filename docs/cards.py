@@ -139,12 +139,14 @@ def setting_rows(card):
     before = lambda k: {} if k==names[0] else recipe(names[names.index(k)-1], ladder=card.where)
     return [{'setting':f'`{k}`', 'value':said(v), 'before':said(before(row).get(k)), 'what it is':docs[k]} for row in card.rows for k,v in card.ladder[row].items()]
 
+def flag(k, v): return f"--{k.replace('_', '-')} {'RUN' if k=='teacher' else str(v).lower() if isinstance(v, bool) else v}"
+
 def loose_ways(card):
     "How a trick is had that is in no row"
     from bot.prepared import data_names
     def given(on): return ''.join(f', {k}={v!r}' for k,v in card.own.items() if (k in data_names)==on)
     size = ', size=192' if 'sizes' in card.own else ''
-    asked = ' '.join(f"--{k.replace('_', '-')} {str(v).lower() if isinstance(v, bool) else v}" for k,v in card.own.items())
+    asked = ' '.join(flag(*o) for o in card.own.items())
     return [f'```sh\nbot-train path/to/images {asked}\n```', '\n'.join(['```python', 'from bot.all import *', f"dls = bag_dls('path/to/images'{size}{given(True)})",
         f"learn = bag_learner(dls, 'smooth'{given(False)})", '```'])]
 
@@ -165,9 +167,8 @@ class Ways:
         return '\n'.join(f'{a:{n}}   # {b}' for a,b in rows)
 
     def command(self):
-        said = lambda k,v: f"--{k.replace('_', '-')} {'RUN' if k=='teacher' else str(v).lower() if isinstance(v, bool) else v}"
         train,more = 'bot-train path/to/images --rung',' --teacher RUN' if self.taught else ' --but distill' if self.spare else ''
-        return '```sh\n' + self.lines(f'{train} {self.row}{more}', f"{train} {self.first} {' '.join(said(*o) for o in self.own.items())}",
+        return '```sh\n' + self.lines(f'{train} {self.row}{more}', f"{train} {self.first} {' '.join(flag(*o) for o in self.own.items())}",
             f'{train} {self.last} --but {self.but}') + '\n```'
 
     def python(self):
