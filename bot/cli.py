@@ -9,8 +9,8 @@ Docs: https://OWNER.github.io/bot/cli.html.md"""
 
 # %% auto #0
 __all__ = ['eval_main', 'predict_main', 'export_main', 'report_main', 'status_main', 'ablate_main', 'shard_main', 'verbs',
-           'train', 'data_of', 'tell', 'follow', 'parser', 'rung_values', 'spelled_out', 'weights_alone', 'parse',
-           'main', 'check_images', 'check_main', 'told', 'verb', 'report_runs', 'status', 'main_of']
+           'train', 'data_of', 'tell', 'follow', 'parser', 'rung_values', 'parse', 'main', 'check_images', 'check_main',
+           'told', 'verb', 'report_runs', 'status', 'main_of']
 
 # %% ../nbs/30_cli.ipynb #a890963d
 import os, sys
@@ -19,11 +19,10 @@ from importlib import import_module
 from pathlib import Path
 from fastcore.meta import delegates
 from .core import exit_code, nearest, shown, UsageError
-from .ranges import Switch
 from .ladder import options, recipe, settings, split_options, usual_reading
 from .tuned import usual_rung
 from .about import epoch_line, plan, result
-from .call import as_process, as_trainer, lasting_streams, opts_of, Parser, parser_of, read_words, say, switched, words_for
+from .call import as_process, as_trainer, lasting_streams, opts_of, Parser, parser_of, say, words_for
 
 # %% ../nbs/30_cli.ipynb #ab716c1a
 @delegates(settings)
@@ -161,37 +160,12 @@ def rung_values(
     rung = o.pop('rung') or usual_rung(asked, head and asked is not None)
     return recipe(rung, **o) | dict(rung=rung)
 
-def spelled_out(
-    argv:list # Words of the command line
-)->list: # Words of the command line
-    "`argv` with 'true' for each switch that stands alone"
-    switches = [s for k,o in opts_of(train).items() if isinstance(o.anno, Switch) for s in (f'--{k}', f"--{k.replace('_', '-')}")]
-    return [f'{o}=true' if o in switches and after.lower() not in Switch().words else o for o,after in zip(argv, [*argv[1:], ''])]
-
 # %% ../nbs/30_cli.ipynb #1f94cd6a
-def weights_alone(
-    argv:list # Words of the command line
-)->list: # Words of the command line
-    "`argv` with 'true' where `--pretrained` has no word that means weights after it: the word stays the source"
-    def lone(o, after): return o=='--pretrained' and (after=='' or after[0]=='-' or not _means_weights(after))
-    return [f'{o}=true' if lone(o, after) else o for o,after in zip(argv, [*argv[1:], ''])]
-
-def _means_weights(word):
-    if word.lower() in Switch().words: return True
-    from bot.published import means_weights
-    return means_weights(word)
-
 def parse(
     argv:list # Words of the command line
 )->dict: # Arguments for `train`, and `debug`
     "The call that `argv` asks for; `UsageError` where it asks for something that is not there"
-    words = spelled_out(switched(argv, opts_of(train)))
-    alone = weights_alone(words)
-    p = parser(rung_values(alone))
-    try: return read_words(p, alone, opts_of(train))
-    except UsageError:
-        if alone==words or not p.parse_known_args(alone)[1]: raise
-        return read_words(p, words, opts_of(train))   # there is a source beside the word, so it is meant for weights
+    return words_for(train, 'bot-train', argv, rung_values)
 
 # %% ../nbs/30_cli.ipynb #44220202
 def main(

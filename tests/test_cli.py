@@ -216,3 +216,13 @@ def test_every_plain_switch_takes_true_and_false():
             o = f"--{k.replace('_', '-')}"
             assert words_for(f, 'x', [*must, o, 'true'])==words_for(f, 'x', [*must, o]) and words_for(f, 'x', [*must, o, 'true'])[k] is True
             assert k not in words_for(f, 'x', [*must, o, 'false']) and k not in words_for(f, 'x', [*must, f'{o}=no'])
+
+def test_weights_and_switches_of_a_setting_stand_alone_in_every_command_that_has_them():
+    "`bot-ablate photos --pretrained` was refused, though its help said 'alone or true'"
+    from bot import cli
+    from bot.ablation import ablate
+    from bot.call import words_for
+    for f in cli.train, cli.told(ablate):
+        for o in ['photos','--pretrained'], ['--pretrained','photos'], ['--fp16=no','--pretrained','--','photos']:
+            assert words_for(f, 'x', o)=={k:v for k,v in dict(src='photos', pretrained=True, fp16=False).items() if k!='fp16' or len(o)>2}
+        assert words_for(f, 'x', ['photos','--pretrained','ra2_in1k','--fp16'])==dict(src='photos', pretrained='ra2_in1k', fp16=True)
