@@ -22,11 +22,13 @@ def machine(device):
     return torch.cuda.get_device_name() if device=='cuda' else platform.processor() or platform.machine()
 
 def settled_lr(src, size):
+    "The rate that the settled batch has by the paper's rule"
     from bot.ladder import recipe
+    from bot.learner import fit_recipe
     from bot.optimizer import scale_lr
-    from bot.settle import fit_to
     from bot.sources import find_source
-    return scale_lr(fit_to(recipe('smooth', size=size), find_source(src).n_train, size)['bs'])
+    s = find_source(src)
+    return scale_lr(fit_recipe(recipe('smooth', size=size), s.n_train, s.short_edge, 'cpu', s.settings)['bs'])
 
 def ablation(src, size, passes, names, seeds, jobs, out, device, workers):
     "Rows of the CSV of one length"
