@@ -43,7 +43,7 @@ def random_words(
     return f'random {valid_pct:.0%} of each class, seed {seed}'
 
 # %% ../nbs/03_datasets.ipynb #4836fafe
-digits_settings = dict(size=32, bs=64, epochs=16, widen=.25, min_scale=.35, flip=0.)
+digits_settings = dict(size=32, bs=64, epochs=16, widen=.25, flip=0.)
 
 def write_digits(
     path:Path # Folder to fill
