@@ -17,6 +17,7 @@ from fastcore.meta import delegates
 from .core import check_place, shown, UsageError
 from .ranges import Num, One
 from .ladder import as_names, default_rung, in_ladder, options, settings
+from .tuned import usual_rung
 from .learner import pick_device
 from .words import time_words
 from .args import asked_for, plain
@@ -29,18 +30,19 @@ from .wait import afford, left_time, plan_words, read_time, time_cells
 def asked_rows(
     rungs:str='', # Rungs of the ladder, in order
     but:str='', # Tricks to leave out
-    rung:str=None, # Of what is left out one at a time, and of a file's cells; unset, 'smooth'
+    rung:str=None, # Of what is left out one at a time, and of a file's cells; unset, 'smooth', with weights 'finetune'
     leave_one_out:bool=False, # Leave out its tricks one at a time
     cells:str=None, # File of cells
-    ladder:str=None # Name of the ladder; unset, the first that has the rung
+    ladder:str=None, # Name of the ladder; unset, the first that has the rung
+    pretrained=None # Weights that were asked for
 )->list: # Of dicts
     "The rows that a command asks for"
     if sum((bool(rungs), leave_one_out, bool(cells)))>1: raise UsageError('rungs, leave_one_out and cells are three ways to say what is compared: give one of them')
     if rung and not (leave_one_out or cells): raise UsageError(f'rung={shown(rung)} is that of leave_one_out and of cells: `rungs` names those to compare')
     if but and cells: raise UsageError(f"but={shown(but)}: a file of cells says 'but' in each cell")
     if twice := [o for o in as_names(rungs) if o in as_names(but)]: raise UsageError(f"'{shown(twice[0])}' is named in rungs and left out: leave it out of rungs")
-    rung = in_ladder(rung or default_rung, ladder)
-    return one_out_rows(rung, but) if leave_one_out else file_rows(cells, rung) if cells else ladder_rows(rungs, but, ladder)
+    if rung or ladder: rung = in_ladder(rung or default_rung, ladder)
+    return one_out_rows(rung or usual_rung(pretrained), but) if leave_one_out else file_rows(cells, rung, pretrained) if cells else ladder_rows(rungs, but, ladder)
 
 def timed_plan(
     src, rows, device, jobs, workers, seeds, budget, threads, **kw # As `ablate` has them
@@ -86,7 +88,7 @@ def ablate(
     but:str='', # Tricks to leave out, 'distill,fp16'
     leave_one_out:bool=False, # Compare `rung` with the same without each of its tricks
     cells:str=None, # YAML file of what to compare instead: a name and settings a line; the first is what others are compared with
-    rung:str=None, # Rung of `leave_one_out`, and of cells that name none; unset, 'smooth'
+    rung:str=None, # Rung of `leave_one_out`, and of cells that name none; unset, 'smooth', with weights 'finetune'
     seeds:Num('[1,1000]', int)=None, # Trainings of each row; unset, 8, or what the budget allows
     budget:str=None, # Time that it may take, '30m': chooses seeds and epochs
     sweep:str=None, # Compare each row at its best of several values, 'lr=.01,.02,.05'
@@ -98,7 +100,7 @@ def ablate(
     **given
 )->Ablation: # Its `str` is for people, Jupyter shows a table; nothing of a dry run
     "Which tricks help on these images: train rows from several seeds, and compare them. The same command goes on with what was stopped, or helps with what another does"
-    rows,device,workers = asked_rows(rungs, but, rung, leave_one_out, cells, ladder),pick_device(device),given.pop('workers', None)
+    rows,device,workers = asked_rows(rungs, but, rung, leave_one_out, cells, ladder, given.get('pretrained')),pick_device(device),given.pop('workers', None)
     given = {k:v for k,v in given.items() if v is not None}
     kw = dict(budget=budget, sweep=sweep, as_paper=as_paper, **given)
     asked = asked_for(but=but, rows=[plain(r) for r in rows], seeds=seeds or (None if budget else default_seeds), **kw)

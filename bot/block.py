@@ -306,7 +306,7 @@ def bag_dls(
     device = torch.device(device) if device is not None else default_device()
     made = block_args(src, size=size, reading=reading, **kwargs)
     bs = setting('bs')(min(src.settings.get('bs', 64), src.n_train) if bs is None else bs, 'bs')
-    if bs>src.n_train: raise UsageError(f'bs={bs} with {src.n_train} training images: a batch has at most all of them')
+    if bs>src.n_train: raise UsageError(f'bs={bs} with {src.n_train} training images: a batch has at most all of them; give bs={src.n_train} or less (--bs)')
     block = bag_block(src, **made)
     if kwargs.get('compile'): print('Color steps are compiled by torch.compile: the first batch takes its time')
     dls = block.dataloaders(src, bs=bs, seed=seed, device=device, start_method=start_method, bad=bad, pin_memory=device.type=='cuda',

@@ -36,7 +36,7 @@ def train(
     out:str=None, # Folder of the run; unset, a new one under `runs/`; a run that is there goes on
     fresh:bool=False, # Leave the run in `out` alone, and begin another beside it
     deterministic:bool=False, # Only what gives the same bits each time, on a GPU too
-    head_only:bool=False, # Fit nothing but the head to weights, in one pass over the images: a linear probe
+    head_only:bool=False, # Fit nothing but the head to weights, in one pass over the images: a linear probe, in Python rung 'probe'
     **given
 ): # The trained `Learner`; `None` if the run was finished before
     "Train an image classifier with the tricks of a rung, and keep the run in a folder; the same command goes on with a run that was stopped, and as `torchrun --nproc-per-node N -m bot train SRC` it is N processes, one a GPU"

@@ -20,8 +20,9 @@ from pathlib import Path
 import torch, yaml
 from .core import DataError, in_words, nearest, shown, UsageError, write_once
 from .files import read_json
-from .ladder import as_names, check_settings, in_ladder, ladders, Recipe, recipe, settings, split_options, tricks_of
+from .ladder import as_names, check_settings, in_ladder, ladder, ladders, Recipe, recipe, settings, split_options, tricks_of
 from .settle import drop_epochs, warmup_epochs
+from .tuned import usual_rung
 from .objects import whole_path
 from .links import check_same_images
 from .sources import find_source
@@ -50,7 +51,8 @@ def one_out_rows(
     but:str='' # Tricks to leave out of each
 )->list: # Of dicts
     "A rung, and the same without each of its tricks"
-    names = tricks_of(recipe(rung, but))
+    r = recipe(rung, but)
+    names = tricks_of(r) or ['',*(o for o in list(ladder)[1:] if dict(recipe(rung, [*r.but,o]))!=dict(r))]   # of a row that stands alone
     rest = [dict(name=f'without-{o}', rung=rung, but=[*as_names(but),o], changes={}, vs=rung) for o in names[1:]]
     return [dict(name=rung, rung=rung, but=list(as_names(but)), changes={}, vs=None), *rest]
 
@@ -59,7 +61,8 @@ own_teacher = 'teacher'   # the cell that the rows with distillation learn from,
 
 def file_rows(
     path:str, # YAML or JSON: a name, and its settings, 'rung' and 'but' among them
-    rung:str # Where one does not say
+    rung:str=None, # Where one does not say; unset, 'smooth', where weights are asked for 'finetune'
+    pretrained=None # Weights of all that do not say
 )->list: # Of dicts
     "Rows of one's own, each compared with the first"
     said = _cells_of(path)
@@ -68,7 +71,7 @@ def file_rows(
         if (o or {}).get('teacher')=='none': raise UsageError(f"Cell '{shown(c)}' of '{shown(path)}' has teacher=none: write  but: distill  for the rung without it")
         odd = next((k for k in ('rung','but') if not isinstance((o or {}).get(k, ''), (str,list))), None)
         if odd: raise UsageError(f"Cell '{shown(c)}' of '{shown(path)}' has {odd}={shown(o[odd])}: give a name")
-    def row(k, v): return dict(name=str(k), rung=v.pop('rung', rung), but=list(as_names(v.pop('but', ''))), changes=v, vs=None)
+    def row(k, v): return dict(name=str(k), rung=v.pop('rung', None) or rung or usual_rung(v.get('pretrained', pretrained)), but=list(as_names(v.pop('but', ''))), changes=v, vs=None)
     rows = [row(k, dict(v or {})) for k,v in said.items()]
     return [o | dict(vs=rows[0]['name'] if i else None) for i,o in enumerate(rows)]
 
@@ -160,8 +163,9 @@ default_seeds,teacher_seed = 8,999
 
 def _teacher_cell(source, device, reading, as_paper, n_out, changes):
     "The largest model that images and device allow, trained with all that comes before distillation"
-    r = recipe('smooth', (), reading, **{k:v for k,v in changes.items() if k!='arch'})
-    r = Recipe(r | dict(arch=ladders['paper']['distill']['teacher']), r.rung, r.but, r.reading, r.given, r.paper)
+    own = changes.get('pretrained') not in (None, False)   # then it is the same model, tuned
+    r = recipe(usual_rung(own or None), (), reading, **{k:v for k,v in changes.items() if own or k!='arch'})
+    if not own: r = Recipe(r | dict(arch=ladders['paper']['distill']['teacher']), r.rung, r.but, r.reading, r.given, r.paper)
     r = fit_recipe(r, source.n_train, source.short_edge, device, source.settings, as_paper)
     return _cell(r, [teacher_seed], key=run_key(r, n_out), split='valid')
 

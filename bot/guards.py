@@ -21,9 +21,8 @@ from .images import first_readable
 from .losses import BagLoss, check_logits, check_targets, judges_each, not_plain
 
 # %% ../nbs/14_guards.ipynb #a0286bbf
-hook_order = dict(FrozenStart=-9, TargetCheck=-5, BagSizes=-8, BagMixup=0, Distillation=5, DivergenceGuard=7, ChannelsLastBatch=8,
+hook_order = dict(FrozenStart=-9, StillNorms=-9, TargetCheck=-5, BagSizes=-8, BagMixup=0, Distillation=5, DivergenceGuard=7, ChannelsLastBatch=8,
     HalfPrecision=MixedPrecision.order, BagEMA=52, LossPlot=65, RunLog=65, Throughput=-60)
-
 
 # %% ../nbs/14_guards.ipynb #0569da0a
 def has_part(

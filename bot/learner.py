@@ -48,7 +48,7 @@ from .cutmix import BagCutMix, BagMixOrCut
 from .distill import first_inputs, Teacher
 from .average import BagEMA
 from .balance import balanced_weights, class_counts, weights_words
-from .freezing import FrozenStart, group_rates, head_of, param_groups, stage_groups
+from .freezing import FrozenStart, StillNorms, group_rates, head_of, param_groups, stage_groups
 from .passes import check_passes, in_passes
 from .prepared import as_dls, crop_of, dls_for, dls_settings, done, free_names, lacking, with_settings
 from .sizes import BagSizes
@@ -68,7 +68,9 @@ def check_recipe(
     "Refuse a run that cannot begin: without a teacher (nobody has the paper's at hand), or with a warmup that does not fit"
     warmup_epochs(r, r['epochs']), check_passes(r['bs'], r.get('grad_accum_steps') or 1)
     if r.rung=='probe' and isinstance(r['arch'], str): usual_rung(r['pretrained'], True)
-    if r.rung=='finetune' and isinstance(r['arch'], str) and r['pretrained'] in (None, False) and '.' not in r['arch']: raise UsageError("Rung 'finetune' goes on from weights, and none were asked for: add --pretrained (pretrained=True), or take --rung smooth")
+    random = isinstance(r['arch'], str) and r['pretrained'] in (None, False) and '.' not in r['arch']
+    if random and r.rung=='finetune': raise UsageError("Rung 'finetune' goes on from weights, and none were asked for: add --pretrained (pretrained=True), or take --rung smooth")
+    if random and 'freeze' in r.given and r['freeze']: raise UsageError(f"freeze={r['freeze']} keeps the body as it is, and it is random: add --pretrained (pretrained=True), or leave out freeze")
     if r['teacher'] is not None and 'teacher' not in r.given: raise UsageError(f"Rung '{r.rung}' distils and needs a teacher (the paper's is {r['teacher']}): give teacher=, or leave it out with but='distill'")
 
 # %% ../nbs/20_learner.ipynb #7344f2c2
@@ -208,6 +210,7 @@ def add_tricks(
 )->Learner: # The same
     "The hooks of `r`"
     learn.add_cbs([Throughput(), TargetCheck(), DivergenceGuard(), LossPlot()])
+    if r['layer_decay']<1 or freeze_epochs(r, r['epochs']): learn.add_cb(StillNorms())
     if (mixes := mixing(r)): learn.add_cb(mixes)
     if r.get('sizes'): learn.add_cb(BagSizes(r['sizes']))
     if r.get('ema'): learn.add_cb(BagEMA(r['ema'], r.get('ema_steps'), warmup_epochs(r, r['epochs'])/r['epochs']))
@@ -247,7 +250,7 @@ class BagLearner(Learner):
         "Let a run, which has one length, have that of a fit"
         r,n = self._base,setting('epochs')(n_epoch, 'n_epoch')
         if n==r['epochs']: return
-        for o in length_words(r, n): print(o)
+        for o in length_words(r, n, len(self.dls.train_ds)): print(o)
         self._base = Recipe(r | dict(epochs=n), r.rung, r.but, r.reading, r.given | dict(epochs=n), r.paper, r.notes, r.held)
 
     def one_batch(self, i, b):
@@ -313,10 +316,11 @@ def fit_rung(self:Learner,
     "Train with the schedule of the learner's rung: its warmup and drops are the paper's shares of `n_epoch`"
     r = rung_of(self)
     if r.rung=='probe':
+        if n_epoch not in (None, 1): print(f'n_epoch={n_epoch}: without effect, nothing but the head is fitted')
         import_module('bot.probe')   # a page that comes later
         return self.fit_head(cbs=cbs)
     n = r['epochs'] if n_epoch is None else setting('epochs')(n_epoch, 'n_epoch')
-    for o in length_words(r, n): print(o)
+    for o in length_words(r, n, len(self.dls.train_ds)): print(o)
     if self.opt is None: self.create_opt()
     self.opt.set_hypers(mom=r['mom'], wd=r['wd'])   # an earlier fit may have left others
     if r['layer_decay']<1 and not isinstance(lr, (slice,list,tuple)): lr = group_rates(self.lr if lr is None else check_lr(lr), len(self.opt.param_lists), r['layer_decay'])

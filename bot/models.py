@@ -144,7 +144,8 @@ def make_timm(
     model.data_cfg = timm_cfg(model.pretrained_cfg, full if published else None)
     if is_weight_file(pretrained):
         weights,meta = read_weights(pretrained, trust)
-        load_weights(model, weights, str(pretrained)).data_cfg = file_cfg(pretrained, weights, meta, own=model.pretrained_cfg)
+        load_weights(model, weights, str(pretrained))
+        model.data_cfg = file_cfg(pretrained, weights, meta, own=model.pretrained_cfg)
     return model
 
 def _new_head(model):

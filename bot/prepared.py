@@ -86,7 +86,7 @@ def lacking(
     names = [k for k in _off if made[k]==_off[k]] + [k for k in ('jitter','pca') if reading!=r.reading and k not in none]
     other = f"images are prepared in the reading '{reading}', not '{r.reading}': for that, bag_dls(..., reading='{r.reading}')"
     return [f'{k}: {r.paper[k]} -> {made[k]} (what `learn.dls` have)' for k in names if r.paper.get(k, made[k])!=made[k]] + [other]*(reading!=r.reading) + (
-        [f"{', '.join(none)}: unknown, the transforms of `learn.dls` are no `BagImageBlock`'s"] if none else [])
+        [f"{', '.join(none)}: unknown, the transforms of `learn.dls` are no `BagImageBlock`'s" + '; resizing and cropping as the weights want is up to them'*(r['pretrained'] not in (None, False))] if none else [])
 
 # %% ../nbs/18_prepared.ipynb #be18807c
 record_keys = 'interpolation','crop_pct','antialias','edge','crop'   # of how a crop is made; its size is the loaders' own, and so is an edge that they were given

@@ -155,5 +155,5 @@ def fit_head(self:BagLearner,
 ):
     "Fit the head to what the body sees, in one pass"
     hook = HeadFit()
-    self.fit(1, lr=self.lr, cbs=[hook, *L(cbs)])
+    self.fit(1, lr=0., cbs=[hook, *L(cbs)])   # no step is taken
     self.fitted_head = hook.clf,hook.scale

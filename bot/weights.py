@@ -117,7 +117,7 @@ def load_weights(
     weights,notes = fit_weights({compiled.get(k, k):v for k,v in weights.items()}, model, cfg.get('first_conv') or 'stem.0', cfg.get('classifier') or 'fc')
     faults = {k:v for k,v in misfits(weights, model).items() if v}
     if faults:
-        name,guess = getattr(model, 'arch', None) or type(model).__name__,likely_arch(weights)
+        name,guess = getattr(model, 'arch', None) or cfg.get('architecture') or type(model).__name__,likely_arch(weights)
         raise UsageError(f"{source}: not the weights of {name}, nothing was loaded: " + ', '.join(f'{len(v)} {k}' for k,v in faults.items())
             + '\n' + '; '.join(f"{k}: {shown(', '.join(v[:3]))[:200]}{' ...' if len(v)>3 else ''}" for k,v in faults.items())
             + (f'\nThey look like those of {guess}' if ours and guess not in ('', name) else f'\nTake a complete file of {name}'))
@@ -321,10 +321,10 @@ def pretrain(
     if is_weight_file(pretrained):
         weights,meta = read_weights(pretrained, trust)
         check_arch(model.arch, meta.get('arch') or hub_config(pretrained).get('architecture'), pretrained)
-        load_weights(model, weights, str(pretrained)).data_cfg = file_cfg(pretrained, weights, meta)
+        load_weights(model, weights, str(pretrained))
+        model.data_cfg = file_cfg(pretrained, weights, meta)
         return model
     if model.arch[-1]=='a' and hasattr(model.layer1[0].path, '6'): raise UsageError(f'There are no published weights for {model.arch}: xresnet50b is the nearest that has any')
     full = weights_name(timm_name(model.arch), pretrained)
-    load_weights(model, hub_weights(full), full)
-    model.data_cfg = timm_cfg(import_timm().models.get_pretrained_cfg(full).to_dict(), full)
+    load_weights(model, hub_weights(full), full).data_cfg = timm_cfg(import_timm().models.get_pretrained_cfg(full).to_dict(), full)
     return model

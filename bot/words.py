@@ -16,7 +16,7 @@ import torch, torch.nn.functional as F
 from fastcore.basics import patch
 from fastai.learner import Learner
 from .core import html_table, in_words
-from .ladder import Recipe, rows_of, tricks_of
+from .ladder import ladder, Recipe, rows_of, tricks_of
 from .settle import drop_epochs, warmup_epochs
 from .tuned import freeze_epochs
 from .block import bag_of
@@ -33,8 +33,15 @@ def rung_words(
     last = {k:o for o in names for k in rows[o]}
     own = {o: in_words({k:r[k] for k in rows[o] if last[k]==o and k in r}).replace(f'{o}=', '') for o in names}
     more = {k:r[k] for k in r.given if k not in last and k not in ('lr','grad_accum_steps') and r.get(k)} if names else {}   # of no row of this rung
-    return ' + '.join([*(f'{o} ({own[o]})' if own[o] and o!='baseline' else o for o in names), *(in_words({k:v}) for k,v in more.items())]) or r.rung
+    return ' + '.join([*(f'{o} ({own[o]})' if own[o] and o!='baseline' else o for o in names), *(in_words({k:v}) for k,v in more.items())]) or _row_words(r)
 
+def _row_words(r):
+    "A row that stands alone, with what it has of others and the rest of the plan does not say"
+    elsewhere = 'arch','widen','pretrained','size','bs','lr','epochs','warmup','sched','freeze','layer_decay','fp16','init','grad_accum_steps'
+    own = {k:v for k,v in r.items() if k not in elsewhere and ladder['baseline'].get(k, v if k not in r.given else None)!=v}
+    return f'{r.rung} ({in_words(own)})' if own and r.rung!='probe' else r.rung
+
+# %% ../nbs/20_words.ipynb #d4d43f3a
 def schedule_words(
     r:Recipe, # Settings of a run
     n:int # Epochs
@@ -50,7 +57,7 @@ def frozen_words(
 )->str: # Empty if all layers learn alike
     "How slowly the body learns"
     k,d = freeze_epochs(r, n),r['layer_decay']
-    still = f", the body frozen for {k} of them and the statistics of its norms for all" if k else ''
+    still = f", the body frozen for {k} of them and the statistics of its norms for all" if k else ', the statistics of norms kept' if d<1 else ''
     return still+(f", rates times {d:g} from one group of layers to the one below" if d<1 and k<n else '')
 
 # %% ../nbs/20_words.ipynb #8f39c834

@@ -4,14 +4,16 @@ from pathlib import Path
 import numpy as np, pytest, torch
 import safetensors.torch as safetensors
 from PIL import Image
+from bot.ablation import asked_rows
 from bot.block import bag_dls
 from bot.cli import ablate_main, main
 from bot.core import UsageError
 from bot.evaluate import evaluate
 from bot.export import export
+from bot.grid import make_plan
 from bot.ladder import recipe
 from bot.learner import bag_learner, fit_recipe
-from bot.models import read_args
+from bot.models import get_model, read_args
 from bot.published import known_words
 from bot.prepared import crop_of, dls_settings
 from bot.probe import features_of, fit_logistic
@@ -89,8 +91,10 @@ def test_rates_fall_and_the_body_waits(photos, tmp_path):
     now = learn.model.state_dict()
     moved = [k for k in body if not torch.equal(body[k], now[k])]
     assert moved and not [k for k in moved if 'running' in k], 'statistics of norms stay'
-    with learn.no_bar(), learn.no_logging(): learn.fine_tune(1)   # fastai's own goes on working
-    assert any(not torch.equal(body[k], v) for k,v in learn.model.state_dict().items() if 'running' in k)
+    before = {k:v.clone() for k,v in learn.model.state_dict().items()}
+    with learn.no_bar(), learn.no_logging(): learn.fine_tune(1)   # fastai's own, which knows nothing of norms
+    moved = [k for k,v in learn.model.state_dict().items() if not torch.equal(before[k], v)]
+    assert 'stem.0.weight' in moved and not [k for k in moved if 'running' in k]
 
 def test_a_probe_is_a_run(photos, tmp_path, capsys):
     "By the command: one row, finished, and the logits are scikit-learn's"
@@ -152,6 +156,40 @@ def test_rungs_that_need_weights(photos):
     for rung in 'probe','finetune':
         with pytest.raises(UsageError, match='none were asked for'): bag_learner(bag_dls(photos, size=32, bs=4, num_workers=0, device='cpu'), rung, widen=1/16, arch='xresnet18d')
 
+def test_a_model_that_comes_made_may_be_trained(photos, tmp_path, capsys):
+    "Nobody can see whether its weights are random, so nothing is settled for a short run from scratch; what a row says holds"
+    def made(rung): return bag_learner(bag_dls(photos, size=32, bs=6, num_workers=0, device='cpu'), rung, arch=timm.create_model('resnet18', num_classes=2)).recipe
+    rs = {o:made(o) for o in ('smooth','finetune','probe')}
+    assert (rs['smooth']['min_scale'], rs['smooth']['jitter'], rs['smooth'].get('lr'))==(.08,.4,None) and 'may be trained already' in capsys.readouterr().out
+    theirs = bag_learner(bag_dls(photos, size=32, bs=6, num_workers=0, device='cpu'), arch='resnet18', pretrained=str(weight_file(tmp_path, 'resnet18'))).recipe
+    names = 'min_scale','jitter','pca','lr','epochs','alpha'
+    assert [rs['finetune'][k] for k in names]==[theirs[k] for k in names]
+    assert not [o for r in rs.values() for o in r.notes if 'from random weights' in o]
+
+def test_sets_that_the_rule_for_short_runs_was_not_tried_on():
+    "60 epochs of a million images with 1,024 a batch had the rate 1.6"
+    for name,lr in ('smooth',None), ('repeat',.5):
+        r = fit_recipe(recipe(name, epochs=60, bs=1024, grad_accum_steps=8), 1_281_167, 375, torch.device('cuda'))
+        assert (r.get('lr'), r['min_scale'])==(lr,.08) and any('100,000 images at most' in o for o in r.notes)
+
+def test_a_random_body_is_not_frozen(photos):
+    with pytest.raises(UsageError, match='freeze=2 keeps the body as it is, and it is random'): fit_recipe(recipe('smooth', freeze=2), 100, 32, torch.device('cpu'))
+    assert fit_recipe(recipe('smooth', freeze=0), 100, 32, torch.device('cpu'))['freeze']==0
+
+def test_what_is_no_weights_is_named(tmp_path):
+    (tmp_path/'best.safetensors').write_bytes(b'')
+    for kw,said in (dict(pretrained=str(tmp_path)), 'folder of a run: its weights are .*best.safetensors'), (dict(arch='nonsense', pretrained=True), "No model 'nonsense'"):
+        with pytest.raises(UsageError, match=said): fit_recipe(recipe('finetune', **kw), 100, 32, torch.device('cpu'))
+    f = weight_file(tmp_path, 'mobilenetv3_small_100')
+    with pytest.raises(UsageError, match='not the weights of mobilenetv3_large_100'): get_model('mobilenetv3_large_100', 2, pretrained=str(f))
+
+def test_a_probe_says_what_it_does_not_do(photos, tmp_path, capsys):
+    learn = bag_learner(bag_dls(photos, size=32, bs=6, num_workers=0, device='cpu'), 'probe', arch='mobilenetv3_small_100', pretrained=str(weight_file(tmp_path, 'mobilenetv3_small_100')))
+    with learn.no_bar(), learn.no_logging(): learn.fit_rung(7, resume=tmp_path/'run')
+    out = capsys.readouterr().out
+    assert 'n_epoch=7: without effect' in out and 'flip' not in out
+    assert [float(o['lr']) for o in csv.DictReader((tmp_path/'run/metrics.csv').open())]==[0.]
+
 @pytest.mark.parametrize('classes,anew', [(['a','b'],False), (['b','a'],True), (['cat','dog'],True)])
 def test_the_head_of_other_classes(photos, tmp_path, capsys, classes, anew):
     "As many as before, but others: what answered 'hat' is no start for 'bulbul'"
@@ -175,6 +213,18 @@ def test_a_probe_beside_fine_tuning(photos, tmp_path, capsys):
         '--device', 'cpu', '--out', tmp_path/'ablation']
     assert ablate_main([str(o) for o in argv])==0, capsys.readouterr().err
     assert [o['row'] for o in csv.DictReader((tmp_path/'ablation/ablation.csv').open())]==['finetune','probe']
+
+def test_what_is_compared_begins_with_the_weights(photos, tmp_path):
+    "Cells and tricks to leave out are of fine-tuning where weights are asked for, and so is the teacher: a file says nothing of the ladder's own"
+    f = str(weight_file(tmp_path, 'mobilenetv3_small_100'))
+    (tmp_path/'cells.yaml').write_text('base: {}\nslower: {layer_decay: 1.0}\nscratch: {pretrained: false}\n')
+    kw = dict(pretrained=f, arch='mobilenetv3_small_100', size=32, bs=6, epochs=1, device='cpu')
+    plan = make_plan(photos, asked_rows(cells=str(tmp_path/'cells.yaml'), pretrained=f), **kw)
+    assert [c['rung'] for c in plan['cells'].values()]==['finetune','finetune','smooth'] and plan['family']==['slower','scratch']
+    plan = make_plan(photos, asked_rows(leave_one_out=True, pretrained=f), **kw)
+    assert plan['family'][0]=='without-warmup' and 'without-smooth' in plan['family']
+    teacher = make_plan(photos, asked_rows('distill'), **kw)['cells']['teacher']
+    assert (teacher['rung'], teacher['settings']['arch'], teacher['settings']['pretrained'])==('finetune', 'mobilenetv3_small_100', f)
 
 @pytest.mark.slow
 def test_real_weights(tmp_path):
