@@ -237,9 +237,10 @@ class BagLearner(Learner):
     def dls(self, dls): self._dls = dls_for(dls, self.model, self._base.reading) if '_base' in vars(self) else dls
 
     @property
-    def lr(self): return scale_lr(self.dls.train.bs if len(self.dls.train) else self._base['bs']) if self._lr is None else self._lr
+    def lr(self): return self._settled_lr(self.dls.train.bs if len(self.dls.train) else self._base['bs']) if self._lr is None else self._lr
     @lr.setter
     def lr(self, lr): self._lr = lr
+    def _settled_lr(self, bs): return self._base['lr']*bs/self._base['bs'] if self._base.get('lr') else scale_lr(bs)
 
     @property
     def recipe(self): return as_dls(self._base, dls_settings(self.dls)) if len(self.dls.train) else self._base
@@ -285,7 +286,7 @@ def bag_learner(
     said = other_head(model, r, dls.vocab) + alone_words(r) + known_words(r, dls.vocab) + [f'class_weights: {weights_words(o, dls.vocab)}' for o in [weight] if o is not None]
     r = r.note(*said, *['images lie channels last: half precision is fastest so on this device']*bool(r['fp16'] and lies_last(r, dls)))
     learn = BagLearner(dls_for(dls, model, r.reading), model, BagLoss(r['eps'], r.reading, weight), _optimizer(r),
-        lr=r.get('lr'), splitter=stage_groups if r['layer_decay']<1 else param_groups, metrics=accuracy, cbs=cbs)
+        lr=r.given.get('lr'), splitter=stage_groups if r['layer_decay']<1 else param_groups, metrics=accuracy, cbs=cbs)
     learn.recipe = r
     add_tricks(learn, r)
     if given is not rung and r.notes: print('\n'.join(r.notes))

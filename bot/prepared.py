@@ -71,8 +71,9 @@ def as_dls(
 )->Recipe: # `r`, or a new one
     "`r` as it is with `DataLoaders` that came later, or were changed"
     new = {k:v for k,v in made.items() if r.get(k, _off.get(k))!=v}
-    notes = [f'{k}: {r.get(k)} -> {v} (what `learn.dls` have)' for k,v in new.items()]
     known = {k:v for k,v in new.items() if v is not None}
+    if 'bs' in known and r.get('lr') and 'lr' not in r.given: new |= dict(lr=r['lr']*new['bs']/r['bs'])   # which was settled for an image of the batch
+    notes = [f'{k}: {r.get(k)} -> {v} (what `learn.dls` have)' for k,v in new.items()]
     return Recipe(r|new, r.rung, r.but, r.reading, r.given|known, r.paper, r.notes+notes*told, r.held|set(new)) if new else r
 
 # %% ../nbs/18_prepared.ipynb #5fd8a3e7

@@ -119,10 +119,10 @@ def test_progressive_resizing_is_what_is_written(tmp_path):
     learn = small(digits(size=32))
     lr = learn.lr
     learn.dls = digits(size=64, bs=32)
-    assert learn.lr==lr/2==scale_lr(32) and learn.recipe['size']==64 and 'at 64 px' in run_card(learn)['model'] and 'of 32, lr 0.0125' in run_card(learn)['run']
+    assert learn.lr==lr/2==4*scale_lr(32)==learn.recipe['lr'] and learn.recipe['size']==64 and 'at 64 px' in run_card(learn)['model'] and 'of 32, lr 0.05' in run_card(learn)['run']   # four times, in a short run
     path = run_of(learn, tmp_path/'run')
     args = yaml.safe_load((path/'args.yaml').read_text())
-    assert (args['settings']['size'], args['settings']['bs'], args['data']['size'], args['resolved']['lr'])==(64, 32, 64, scale_lr(32))
+    assert (args['settings']['size'], args['settings']['bs'], args['data']['size'], args['resolved']['lr'])==(64, 32, 64, lr/2)
     assert 'size=64' in args['python'] and 'bs=32' in args['python'] and any(o.startswith('size: 32 -> 64') for o in args['changed'])
     mine = load_run(path, 'last', device='cpu')
     x = learn.dls.valid_ds.items[:16]
@@ -131,7 +131,7 @@ def test_progressive_resizing_is_what_is_written(tmp_path):
     assert small(digits(size=64)).distill(path, load=load_run).distillation.teacher.size==64
     assert small(digits(size=64)).distill(learn).distillation.teacher.size==64
     learn.dls.train.bs,crop_of(learn.dls.train).size = 16,48
-    assert learn.lr==scale_lr(16) and learn.recipe['size']==48 and 'batches of 16' in run_card(learn)['run']
+    assert learn.lr==lr/4 and learn.recipe['size']==48 and 'batches of 16' in run_card(learn)['run']
     save_args(path, learn)
     args = yaml.safe_load((path/'args.yaml').read_text())
     assert (args['settings']['bs'], args['data']['bs'], args['settings']['size'], args['data']['size'])==(16, 16, 48, 48)
@@ -889,7 +889,7 @@ norms_of = [dict(mean=[1.]*4, std=[1.]*4), dict(mean=[1.]*2, std=[1.]*2), dict(m
 nan = float('nan')
 names_of = [7, [], None, [{}], [[1]], {'a':1}, [nan, 1.], [True, 'a'], [float('inf'), 1.], ['a', 1], ['a']*10, [1, 1.], [None, 'a']]
 whole = dict(settings=[7, [], None, 'x'], classes=names_of, normalized=norms_of, rung=[7, 'no_such', None, ['mixup']], reading=['mine', 7, []])
-whole |= dict(but=[7, [7], ['no_such'], None], given=[7, [], dict(zz=1), dict(lr=.1), dict(epochs=10**400), dict(jitter=None), {7:1}])
+whole |= dict(but=[7, [7], ['no_such'], None], given=[7, [], dict(zz=1), dict(cutmix=.5), dict(epochs=10**400), dict(jitter=None), {7:1}])
 whole |= dict(data=[7, [], dict(reading=7), dict(size=[[1]]), dict(flip=7), dict(root=7), dict(exclude=[1]), dict(src=None)])
 whole |= dict(best=[3, [], 'accuracy', None, {}, dict(by=7, better=None), dict(by='a')], resolved=[[], 7, None], changed=[7, {}, [7]], asked=[7, [], None])
 whole |= dict(fingerprint=[7, [], dict(hash=7)], path=[7, ['a']], images=[7], command=[7], check=[7], n_train=['x', 1.5], n_valid=[[]], versions=[[]], python=[7])

@@ -344,7 +344,7 @@ def test_hooks_shadow_nothing():
     mods = guards,mixup,distill,precision,freezing,average,sizes,watch,logs
     hooks = {o for m in mods for o in vars(m).values() if isinstance(o, type) and issubclass(o, Callback) and o.__module__==m.__name__}
     taken = set(dir(Learner)) | set(vars(Learner(DataLoaders(), nn.Linear(1,1), nn.MSELoss()))) | set(dir(nn.Module()))
-    assert len(hooks)==12
+    assert len(hooks)==13
     for o in hooks: assert class2attr(o.__new__(o), 'Callback') not in taken, o
     assert set(patched())>={'distill','to_fp16','to_bf16','to_channelslast','fit_warmup','fit_warmup_cos','fit_warmup_step'}
     assert set(guards.hook_order)=={o.__name__ for o in hooks} and all(guards.hook_order[o.__name__]==o.order for o in hooks)
