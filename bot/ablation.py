@@ -42,7 +42,8 @@ def asked_rows(
     if but and cells: raise UsageError(f"but={shown(but)}: a file of cells says 'but' in each cell")
     if twice := [o for o in as_names(rungs) if o in as_names(but)]: raise UsageError(f"'{shown(twice[0])}' is named in rungs and left out: leave it out of rungs")
     if rung or ladder: rung = in_ladder(rung or default_rung, ladder)
-    return one_out_rows(rung or usual_rung(pretrained), but) if leave_one_out else file_rows(cells, rung, pretrained) if cells else ladder_rows(rungs, but, ladder)
+    if leave_one_out: return one_out_rows(rung or usual_rung(pretrained), but)
+    return file_rows(cells, rung, pretrained) if cells else ladder_rows(rungs, but, ladder)
 
 def timed_plan(
     src, rows, device, jobs, workers, seeds, budget, threads, **kw # As `ablate` has them

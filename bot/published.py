@@ -166,8 +166,6 @@ def file_classes(
     own = file_beside(path, 'args.yaml').get('classes') or file_beside(path, 'model.json').get('classes')
     return [str(o) for o in own] if isinstance(own, list) else []
 
-def _answers(name): return re.search(r'(^|\.)(heads?|fc|classifier)\.(.+\.)?bias$', name)   # what `head_names` calls a head
-
 def known_classes(
     r:dict # Settings of a run
 )->list: # Names; empty if nobody says
@@ -178,6 +176,9 @@ def known_classes(
     try: cfg = _published(started_from(r)[0])
     except (UsageError,AttributeError,RuntimeError): return []
     return imagenet_words() if cfg.get('num_classes')==1000 else []
+
+# %% ../nbs/10_published.ipynb #1b5d8aa0
+def _answers(name): return re.search(r'(^|\.)(heads?|fc|classifier)\.(.+\.)?bias$', name)   # what `head_names` calls a head
 
 def imagenet_words(
 )->list: # 1000, each with its synonyms

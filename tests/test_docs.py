@@ -1,7 +1,7 @@
 "What the documentation prints can be typed: its commands exist, their options parse, its Python names what there is; and its links are looked at"
 import ast, builtins, configparser, contextlib, csv, importlib, inspect, io, json, os, re, shlex, shutil, subprocess, sys
 from pathlib import Path
-import numpy as np, pytest
+import pytest
 from fastcore.nbio import read_nb
 
 root = Path(__file__).parents[1]
