@@ -51,7 +51,7 @@ def train(
     if deterministic: precision.be_deterministic()
     r,dls = data_of(src, runs.run_recipe(args) if args else recipe(rung, but, o['reading'], **changes), o, learner.pick_device(device), as_paper, args)
     set_seed(o['seed'])
-    learn = distributed.in_turn(learner.bag_learner, dls, r)   # the first downloads
+    learn = distributed.in_turn(runs.run_learner, out, dls, r) if args else distributed.in_turn(learner.bag_learner, dls, r)   # the first downloads
     run = out if args else distributed.from_first(_new_run, asked, dls, src, r, out)
     follow(learn, run, o['save_minutes'], o['log'], asked=asked, command=command_of(src, asked, run, o['log']))
     say(result(learn, run))

@@ -20,7 +20,7 @@ Docs: https://OWNER.github.io/bot/runs.html.md"""
 
 # %% auto #0
 __all__ = ['weights_parts', 'save_weights', 'check_out', 'beside', 'is_begun', 'new_run', 'epoch_row', 'dropped', 'save_dropped',
-           'is_finished', 'place', 'unfinished', 'blank_dls', 'run_recipe', 'run_dls', 'load_run']
+           'is_finished', 'place', 'unfinished', 'blank_dls', 'run_recipe', 'run_dls', 'load_run', 'run_learner']
 
 # %% ../nbs/21_runs.ipynb #b65e14a6
 import json, time
@@ -40,6 +40,7 @@ from .ladder import Recipe, recipe
 from .block import bag_dls, BagCrop, BagImageBlock, set_norm
 from .resnet import own_names, unwrapped
 from .weights import safetensor_parts
+from .weights import is_weight_file
 from .models import read_args, read_run
 from .prepared import data_settings, set_record
 from .learner import bag_learner, pick_device
@@ -238,4 +239,18 @@ def load_run(
     dls = run_dls(args, src, pick_device(device)) if data or src is not None else blank_dls(args, pick_device(device))
     learn = bag_learner(dls, r)
     learn.run_path = Path(path)   # where `learn.report()` looks
+    return learn
+
+# %% ../nbs/21_runs.ipynb #c383c180
+def run_learner(
+    path:str|Path, # Folder of a run that goes on
+    dls:DataLoaders, # Its data
+    r:Recipe # Its settings
+)->Learner: # Ready to go on
+    "The learner of a run that goes on; the file of weights that it began with may be gone"
+    p,own = r['pretrained'],Path(path)/'last.safetensors'
+    gone = p not in (None, False) and is_weight_file(p) and not Path(p).is_file() and own.is_file()
+    if not gone: return bag_learner(dls, r)
+    learn = bag_learner(dls, Recipe(r | dict(pretrained=str(own)), r.rung, r.but, r.reading, r.given, r.paper, r.notes, r.held))
+    learn.recipe = r
     return learn

@@ -226,6 +226,21 @@ def test_what_is_compared_begins_with_the_weights(photos, tmp_path):
     teacher = make_plan(photos, asked_rows('distill'), **kw)['cells']['teacher']
     assert (teacher['rung'], teacher['settings']['arch'], teacher['settings']['pretrained'])==('finetune', 'mobilenetv3_small_100', f)
 
+def test_a_run_goes_on_without_its_weight_file(photos, tmp_path, monkeypatch, capsys):
+    "Stopped between frozen and not, and the file moved away: the bits are those of a run never stopped"
+    f = weight_file(tmp_path, 'mobilenetv3_small_100')
+    argv = [str(o) for o in (photos, '--pretrained', f, '--arch', 'mobilenetv3_small_100', '--size', 32, '--bs', 6, '--epochs', 2, '--workers', 0, '--device', 'cpu', '--out')]
+    def stopped(*args): raise KeyboardInterrupt
+    assert main([*argv, str(tmp_path/'whole')])==0
+    with monkeypatch.context() as m:
+        m.setattr('bot.cli.tell', stopped)
+        assert main([*argv, str(tmp_path/'run')])==130
+    f.rename(tmp_path/'elsewhere.safetensors')
+    assert main([*argv, str(tmp_path/'run')])==0, capsys.readouterr().err
+    assert 'goes on after 1 epochs' in capsys.readouterr().out
+    a,b = (safetensors.load_file(tmp_path/o/'last.safetensors') for o in ('whole','run'))
+    assert all(torch.equal(v, b[k]) for k,v in a.items()) and load_run(tmp_path/'run').recipe['arch'] is not None
+
 @pytest.mark.slow
 def test_real_weights(tmp_path):
     "EfficientNet-Lite0 of the package index, put into a file without a word: most of ImageNet's sample is right, and a probe tells clothes apart"
