@@ -80,8 +80,8 @@ def fit_probe(
     "`r` without what a probe does not do, if it is one"
     if r.rung!='probe': return r
     idle = {k:v for k,v in r.given.items() if k not in _of_probe and v!=ladders['more']['probe'].get(k)}
-    usual = recipe(default_rung)   # what loaders do that were told nothing
-    notes = [f"{in_words({k:v})}: without effect, nothing but the head is fitted" for k,v in idle.items() if usual.get(k)!=v]
+    flip = recipe(default_rung)['flip']   # what loaders do that were told nothing
+    notes = [f"{in_words({k:v})}: without effect, nothing but the head is fitted" for k,v in idle.items() if (k,v)!=('flip',flip)]
     row = {k:v for k,v in ladders['more']['probe'].items() if k in idle}
     values = {k:v for k,v in (r|row | dict(bs=min(r['bs'], n_train))).items() if k in row or k not in idle}   # the others are of no row, `ema` for instance
     return Recipe(values, r.rung, r.but, r.reading, {k:v for k,v in r.given.items() if k not in idle}, r.paper, r.notes+notes, r.held)
