@@ -19,7 +19,7 @@ def changes(row, r):
     "Settings of a row beside those of the settled recipe `r`"
     mild = {k:r[k] for k in ('jitter','pca','lr')}   # a crop that is given settles none of these
     return {'warmup0': dict(warmup=0), 'warmup20': dict(warmup=r['epochs']/5), 'bs/2': dict(bs=r['bs']//2), 'bs*2': dict(bs=2*r['bs']), 'rate/2': dict(lr=r['lr']/2), 'rate*2': dict(lr=2*r['lr']),
-        'crop50': mild | dict(min_scale=.5), 'hard': dict(eps=0.), 'momentum': dict(nesterov=False)}.get(row, dict(lr=float(row.partition('-')[2])) if row.startswith('adam') else {})
+        'crop50': mild | dict(min_scale=.5), 'hard': dict(eps=0.), 'momentum': dict(nesterov=False)}.get(row, dict(lr=float(row.partition('-')[2]), wd=.01) if row.startswith('adam') else {})   # fastai's
 
 def trained(job):
     "A row of the CSV"
@@ -38,7 +38,7 @@ def trained(job):
     set_seed(seed)
     dls = bag_dls(source, size=size, bs=r['bs'], seed=seed, num_workers=0, device='cpu', **{k:r[k] for k in ('min_scale','jitter','pca')})
     learn = bag_learner(dls, r)
-    if row.startswith('adam'): learn.opt_func,learn.wd = Adam,None
+    if row.startswith('adam'): learn.opt_func = Adam
     with learn.no_bar(), learn.no_logging(): learn.fit_rung()
     acc = dict(zip(learn.recorder.metric_names[1:], learn.recorder.values[-1]))['accuracy']
     return dict(set=Path(src).name, size=size, passes=passes, row=row, seed=seed, accuracy=f'{acc:.6f}', bs=r['bs'], lr=f"{r['lr']:.4g}", min_scale=r['min_scale'], warmup=r['warmup'])

@@ -94,30 +94,33 @@ def switched(
         elif Switch()(v, names[o]): res.append(o)
     return res+rest
 
-# %% ../nbs/30_call.ipynb #20622c3b
-def _before_dashes(argv): return argv.index('--') if '--' in argv else len(argv)   # after which there are only words
+# %% ../nbs/30_call.ipynb #7228d44d
+def _options(argv): return argv[:argv.index('--')] if '--' in argv else argv   # after which there are only words
 
+def _with_true(argv, alone):
+    "`argv` with 'true' for each option that, before the word after it, stands `alone`"
+    own = _options(argv)
+    return [f'{o}=true' if alone(o, after) else o for o,after in zip(own, [*argv[1:], ''])] + argv[len(own):]
+
+def _means_weights(word):
+    if word.lower() in Switch().words: return True
+    from bot.published import means_weights
+    return means_weights(word)
+
+# %% ../nbs/30_call.ipynb #20622c3b
 def spelled_out(
     argv:list, # Words of the command line
     known:dict # Of `opts_of`
 )->list: # Words of the command line
     "`argv` with 'true' for each switch of a setting that stands alone"
-    switches,n = [s for k,o in known.items() if isinstance(o.anno, Switch) for s in (f'--{k}', f"--{k.replace('_', '-')}")],_before_dashes(argv)
-    return [f'{o}=true' if i<n and o in switches and after.lower() not in Switch().words else o for i,(o,after) in enumerate(zip(argv, [*argv[1:], '']))]
+    switches = [s for k,o in known.items() if isinstance(o.anno, Switch) for s in (f'--{k}', f"--{k.replace('_', '-')}")]
+    return _with_true(argv, lambda o, after: o in switches and after.lower() not in Switch().words)
 
 def weights_alone(
     argv:list # Words of the command line
 )->list: # Words of the command line
     "`argv` with 'true' where `--pretrained` has no word that means weights after it: the word stays the source"
-    def lone(o, after): return o=='--pretrained' and (after=='' or after[0]=='-' or not _means_weights(after))
-    n = _before_dashes(argv)
-    return [f'{o}=true' if i<n and lone(o, after) else o for i,(o,after) in enumerate(zip(argv, [*argv[1:], '']))]
-
-# %% ../nbs/30_call.ipynb #7228d44d
-def _means_weights(word):
-    if word.lower() in Switch().words: return True
-    from bot.published import means_weights
-    return means_weights(word)
+    return _with_true(argv, lambda o, after: o=='--pretrained' and (after=='' or after[0]=='-' or not _means_weights(after)))
 
 # %% ../nbs/30_call.ipynb #b4d49703
 def read_words(
@@ -126,7 +129,7 @@ def read_words(
     known:dict # Of `opts_of`
 )->dict: # Arguments of the command's function, and `debug`
     "`argv` as arguments, each of its own type; what is left over is a slip"
-    for o in argv[:argv.index('--') if '--' in argv else None]:
+    for o in _options(argv):
         if len(o)>1 and o[0]=='-' and o not in p._option_string_actions and os.path.exists(o): p.error(f"No option '{o}'; for the file of that name write './{o}'")
     args,rest = p.parse_known_args(argv)
     for o in rest:

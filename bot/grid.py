@@ -52,8 +52,8 @@ def one_out_rows(
 )->list: # Of dicts
     "A rung, and the same without each of its tricks"
     r = recipe(rung, but)
-    names = tricks_of(r) or ['',*(o for o in list(ladder)[1:] if dict(recipe(rung, [*r.but,o]))!=dict(r))]   # of a row that stands alone
-    rest = [dict(name=f'without-{o}', rung=rung, but=[*as_names(but),o], changes={}, vs=rung) for o in names[1:]]
+    names = tricks_of(r)[1:] if tricks_of(r) else [o for o in list(ladder)[1:] if dict(recipe(rung, [*r.but,o]))!=dict(r)]   # of a row that stands alone
+    rest = [dict(name=f'without-{o}', rung=rung, but=[*as_names(but),o], changes={}, vs=rung) for o in names]
     return [dict(name=rung, rung=rung, but=list(as_names(but)), changes={}, vs=None), *rest]
 
 # %% ../nbs/28_grid.ipynb #da408ae5
@@ -164,7 +164,7 @@ default_seeds,teacher_seed = 8,999
 def _teacher_cell(source, device, reading, as_paper, n_out, changes):
     "The largest model that images and device allow, trained with all that comes before distillation"
     own = changes.get('pretrained') not in (None, False)   # then it is the same model, tuned
-    r = recipe(usual_rung(own or None), (), reading, **{k:v for k,v in changes.items() if own or k!='arch'})
+    r = recipe(usual_rung(own), (), reading, **{k:v for k,v in changes.items() if own or k!='arch'})
     if not own: r = Recipe(r | dict(arch=ladders['paper']['distill']['teacher']), r.rung, r.but, r.reading, r.given, r.paper)
     r = fit_recipe(r, source.n_train, source.short_edge, device, source.settings, as_paper)
     return _cell(r, [teacher_seed], key=run_key(r, n_out), split='valid')

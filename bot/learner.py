@@ -32,7 +32,7 @@ from fastai.torch_core import default_device
 from .core import in_words, UsageError
 from .ranges import read_sizes
 from .ladder import check_settings, Recipe, recipe, setting, settings, usual_reading
-from .settle import drop_epochs, fit_last, fit_size, fit_to, repeat_words, unused, warmup_epochs
+from .settle import comes_made, drop_epochs, fit_last, fit_size, fit_to, repeat_words, unused, warmup_epochs
 from .tuned import fit_probe, fit_tuned, freeze_epochs, length_words, usual_rung
 from .block import bag_of, norm_stats
 from .init import inits, xavier, zero_gamma
@@ -41,7 +41,7 @@ from .weights import import_timm, input_cfg, is_weight_file
 from .models import get_model, read_run, usable_device, xresnet_split
 from .published import file_classes, known_words, settle_weights
 from .losses import BagLoss, check_eps
-from .optimizer import check_lr, nag, scale_lr
+from .optimizer import check_lr, nag
 from .guards import DivergenceGuard, has_part, TargetCheck
 from .mixup import BagMixup
 from .cutmix import BagCutMix, BagMixOrCut
@@ -50,7 +50,7 @@ from .average import BagEMA
 from .balance import balanced_weights, class_counts, weights_words
 from .freezing import FrozenStart, StillNorms, group_rates, head_of, param_groups, stage_groups
 from .passes import check_passes, in_passes
-from .prepared import as_dls, crop_of, dls_for, dls_settings, done, free_names, lacking, with_settings
+from .prepared import as_dls, crop_of, dls_for, dls_settings, done, free_names, lacking, settled_lr, with_settings
 from .sizes import BagSizes
 from .watch import LossPlot, Throughput
 from .schedule import *   # adds `fit_warmup`
@@ -135,8 +135,7 @@ def has_weights(
     model:torch.nn.Module # Its model
 )->bool: # Are its weights somebody's work?
     "Were the weights of `model` there before this run?"
-    made = getattr(r['arch'], 'keywords', {}).get('pretrained')   # of a `partial`
-    return isinstance(r['arch'], torch.nn.Module) or bool(r['pretrained'] or made or input_cfg(model)['weights'])
+    return comes_made(r['arch']) or bool(r['pretrained'] or input_cfg(model)['weights'])
 
 def init_model(
     model:torch.nn.Module, # Untrained, or with weights
@@ -237,10 +236,9 @@ class BagLearner(Learner):
     def dls(self, dls): self._dls = dls_for(dls, self.model, self._base.reading) if '_base' in vars(self) else dls
 
     @property
-    def lr(self): return self._settled_lr(self.dls.train.bs if len(self.dls.train) else self._base['bs']) if self._lr is None else self._lr
+    def lr(self): return settled_lr(self._base, self.dls.train.bs if len(self.dls.train) else self._base['bs']) if self._lr is None else self._lr
     @lr.setter
     def lr(self, lr): self._lr = lr
-    def _settled_lr(self, bs): return self._base['lr']*bs/self._base['bs'] if self._base.get('lr') else scale_lr(bs)
 
     @property
     def recipe(self): return as_dls(self._base, dls_settings(self.dls)) if len(self.dls.train) else self._base

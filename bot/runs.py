@@ -39,8 +39,7 @@ from .files import held, read_status
 from .ladder import Recipe, recipe
 from .block import bag_dls, BagCrop, BagImageBlock, set_norm
 from .resnet import own_names, unwrapped
-from .weights import safetensor_parts
-from .weights import is_weight_file
+from .weights import is_weight_file, safetensor_parts
 from .models import read_args, read_run
 from .prepared import data_settings, set_record
 from .learner import bag_learner, pick_device

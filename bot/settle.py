@@ -12,7 +12,7 @@ Docs: https://OWNER.github.io/bot/settle.html.md"""
 # %% auto #0
 __all__ = ['paper_epochs', 'paper_rate', 'short_passes', 'short_rate', 'short_images', 'short_names', 'warmup_epochs',
            'drop_epochs', 'unused', 'repeat_words', 'pow2', 'fit_size', 'fit_bs', 'fit_to', 'fit_view', 'fit_last',
-           'fit_steps', 'update_every', 'shortness', 'why_long', 'fit_short']
+           'fit_steps', 'update_every', 'comes_made', 'begins_trained', 'shortness', 'why_long', 'fit_short']
 
 # %% ../nbs/01_settle.ipynb #319c1da1
 import math, re
@@ -143,6 +143,19 @@ def update_every(
     "Batches from one update of the mean to the next: 32, or fewer in a run of less than 32,000"
     return max(1, min(32, n//1000))
 
+# %% ../nbs/01_settle.ipynb #6d385a41
+def comes_made(
+    arch # Name of a model, function that makes one, or a model
+)->bool: # A model, or a `partial` that asks for weights?
+    "May the model of `arch` have weights of its own?"
+    return hasattr(arch, 'state_dict') or bool(getattr(arch, 'keywords', {}).get('pretrained'))
+
+def begins_trained(
+    r:Recipe # Settings
+)->bool: # By the settings alone
+    "Does a run of `r` begin with weights?"
+    return bool(r['pretrained']) or r.rung in ('finetune', 'probe')
+
 # %% ../nbs/01_settle.ipynb #4c1cdcb0
 paper_rate = .1   # for 256 images, §3.1
 short_passes,short_rate,short_images = 60,.4,100_000
@@ -160,7 +173,7 @@ def why_long(
     n_train:int # Training images
 )->str: # Empty if the rule is for it
     "Why the rule for short runs is not for `r`, which begins without published weights"
-    if hasattr(r['arch'], 'state_dict') or getattr(r['arch'], 'keywords', {}).get('pretrained'): return 'the model is yours, and may be trained already'
+    if comes_made(r['arch']): return 'the model is yours, and may be trained already'
     return f'the rule for short runs is for {short_images:,} images at most' if n_train>short_images else ''
 
 def fit_short(
@@ -169,7 +182,7 @@ def fit_short(
 )->Recipe: # With a note for each change
     "What a run from random weights needs that shows each image few times"
     k = shortness(r['epochs'])
-    if r['pretrained'] or r.rung in ('finetune', 'probe') or not k: return r
+    if begins_trained(r) or not k: return r
     if why := why_long(r, n_train): return r.note(f'crops, colors and rate: as in a long run, for {why}')
     if 'min_scale' in {*r.given, *r.held}:
         free = [o for o in ('lr', *short_names) if o not in {*r.given, *r.held}]

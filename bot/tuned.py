@@ -13,8 +13,8 @@ __all__ = ['mixup_epochs', 'tuned_views', 'tuned_rate', 'tuned_few', 'usual_rung
 
 # %% ../nbs/01_tuned.ipynb #534ce641
 from .core import in_words, UsageError
-from .ladder import default_rung, ladders, Recipe, recipe
-from .settle import short_names, shortness, why_long
+from .ladder import default_rung, ladders, Recipe
+from .settle import begins_trained, short_names, shortness, why_long
 
 # %% ../nbs/01_tuned.ipynb #f4aab05f
 def usual_rung(
@@ -64,7 +64,7 @@ def length_words(
     n_train:int # Training images
 )->list: # A line, or none
     "What of `r` had better be settled for `n_epoch`"
-    n,views = r['epochs'],not r['pretrained'] and r.get('min_scale') is not None and r.rung!='finetune' and not why_long(r, n_train)
+    n,views = r['epochs'],r.get('min_scale') is not None and not (begins_trained(r) or why_long(r, n_train))
     names = [*short_names, 'lr'] if views and shortness(n)!=shortness(n_epoch) else []
     if r.rung=='finetune' and (n<mixup_epochs)!=(n_epoch<mixup_epochs): names = ['alpha']
     names = [o for o in names if o not in r.given]
@@ -80,7 +80,7 @@ def fit_probe(
     "`r` without what a probe does not do, if it is one"
     if r.rung!='probe': return r
     idle = {k:v for k,v in r.given.items() if k not in _of_probe and v!=ladders['more']['probe'].get(k)}
-    flip = recipe(default_rung)['flip']   # what loaders do that were told nothing
+    flip = ladders['paper']['baseline']['flip']   # what loaders do that were told nothing
     notes = [f"{in_words({k:v})}: without effect, nothing but the head is fitted" for k,v in idle.items() if (k,v)!=('flip',flip)]
     row = {k:v for k,v in ladders['more']['probe'].items() if k in idle}
     values = {k:v for k,v in (r|row | dict(bs=min(r['bs'], n_train))).items() if k in row or k not in idle}   # the others are of no row, `ema` for instance
