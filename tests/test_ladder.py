@@ -9,7 +9,7 @@ from fastai.callback.core import Callback, CancelFitException
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from timm.models.resnet import BasicBlock, ResNet
-from bot import distill, learner, losses, mixup, precision, resnet, schedule
+from bot import distill, learner, losses, mixup, precision, prepared, resnet, schedule
 from bot.core import UsageError
 from bot.ladder import ladder, recipe
 from bot.learner import bag_learner
@@ -248,7 +248,7 @@ def one(*args, **kwargs): return 1.
 def rows(**change): return {k: v|change for k,v in resnet.variants.items()}
 
 mutations = {}
-mutations['linear'] = learner, 'scale_lr', lambda bs: .1
+mutations['linear'] = prepared, 'scale_lr', lambda bs: .1
 mutations['warmup'] = schedule, 'warmup_factor', one
 mutations['zero_gamma'] = learner, 'zero_gamma', nothing
 mutations['no_decay'] = Nesterov, 'decays', lambda self, p: True
