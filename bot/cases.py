@@ -16,7 +16,7 @@ import os, time
 from collections import Counter, namedtuple
 from unicodedata import normalize
 from PIL import Image
-from .core import shown
+from .core import amount, shown
 from .folders import some, suffix
 from .sources import file_size
 
@@ -58,7 +58,7 @@ def class_cases(
     n = {p:Counter(c for _,c,q in items if q==p) for p in ('train','valid','test')}
     alone = sorted({*n['valid'], *n['test']}-set(n['train']))
     unseen,few = sorted(set(n['train'])-set(n['valid'])) if n['valid'] else [],sorted(c for c,k in n['train'].items() if k<few_images)
-    res = [Case('unknown', [f for f,o,_ in items if o==c], f"'{c}' has {n['valid'][c]+n['test'][c]:,} images outside of training") for c in alone]
+    res = [Case('unknown', [f for f,o,_ in items if o==c], f"'{c}' has {amount(n['valid'][c]+n['test'][c], 'image')} outside of training") for c in alone]
     res += [Case('twins', [], ' and '.join(map(_written, o))) for o in twins(set().union(*n.values()))]
     if unseen: res.append(Case('unseen', [], some(unseen)))
     if few: res.append(Case('few', [], some([f"{c} ({n['train'][c]})" for c in few])))
@@ -151,11 +151,11 @@ def quick_check(
         if time.monotonic()>end: break
         sizes.setdefault((os.path.basename(f), file_size(f, source)), []).append((f, p))
         looked += 1
-    return res + list(_by_size(sizes)) + ([f'{len(items)-looked:,} files were not looked at, there was no time'] if looked<len(items) else [])
+    return res + list(_by_size(sizes)) + ([f'{amount(len(items)-looked, "file was", "files were")} not looked at, there was no time'] if looked<len(items) else [])
 
 def _by_size(sizes):
     "What names and sizes of files show"
     empty = [f for (_,n),o in sizes.items() if n<1 for f,_ in o]   # what cannot be asked for cannot be read
-    if empty: yield f"{len(empty):,} files are empty or not there, the first is '{shown(empty[0])}'"
+    if empty: yield f"{amount(len(empty), 'file is', 'files are')} empty or not there, the first is '{shown(empty[0])}'"
     both = [o[0][0] for (_,n),o in sizes.items() if n>0 and len({p for _,p in o})>1]
-    if both: yield f"{len(both):,} images have the name and size of one in another part, the first is '{shown(both[0])}': bot-check tells whether they are the same"
+    if both: yield f"{amount(len(both), 'image has', 'images have')} the name and size of one in another part, the first is '{shown(both[0])}': bot-check tells whether they are the same"

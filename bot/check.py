@@ -26,7 +26,7 @@ from io import StringIO
 from pathlib import Path
 import numpy as np
 from fastcore.xml import Code, Div, P, Pre
-from .core import DataError, shown, UsageError, write_atomic
+from .core import amount, DataError, shown, UsageError, write_atomic
 from .files import read_json
 from .ladder import setting
 from .settle import fit_size
@@ -172,11 +172,11 @@ def check_lines(
     "What a command prints"
     n,k = Counter(p for _,_,p in o.items),len({c for _,c,_ in o.items})
     parts = ', '.join(f'{n[p]:,} {w}' for p,w in dict(train='training', valid='validation', test='test').items() if n[p])
-    lines = [f'{shown(o.name)}: {len(o.rows):,} files, {parts} ({o.how}), {k} classes']
+    lines = [f'{shown(o.name)}: {amount(len(o.rows), "file")}, {parts} ({o.how}), {k} classes']
     for finding,word in (True,'findings'),(False,'remarks'):
         found = o.by_kind(finding)
         lines += [f'{word}:'*bool(found) or f'no {word}'] + [f'  {case_kinds[k].title}: {_first(o, os_)}' for k,os_ in found.items()]
-    lines += [size_words(o.rows, o.size)] + [f"{len(o.excluded):,} files had better be left out: --exclude {shown(o.out/'exclude.csv')}"]*bool(o.excluded)
+    lines += [size_words(o.rows, o.size)] + [f"{amount(len(o.excluded), 'file')} had better be left out: --exclude {shown(o.out/'exclude.csv')}"]*bool(o.excluded)
     return [*lines, f"pictures and all files: {shown(o.out/'check.html')}"]
 
 def _first(o, cases):
@@ -207,9 +207,9 @@ def check_page(
     "The page of a check"
     budget,lines = Budget(),check_lines(o)
     parts = [_kind_part(o, k, os_, budget) for finding in (True, False) for k,os_ in o.by_kind(finding).items()]
-    verdict = P('There is nothing that would spoil a training.', cls='good') if not o.findings else P(f'{len(o.findings)} kinds of findings: see to them before a training.', cls='bad')
+    verdict = P('There is nothing that would spoil a training.', cls='good') if not o.findings else P(f'{amount(len(o.findings), "kind")} of findings: see to them before a training.', cls='bad')
     lead = Div(P(lines[0]), P(size_words(o.rows, o.size)), verdict)
-    left = [part('To leave them out', P(f'{len(o.excluded):,} files are listed in exclude.csv. The others stay in the part of the split that they are in.'),
+    left = [part('To leave them out', P(f'{amount(len(o.excluded), "file is", "files are")} listed in exclude.csv. The others stay in the part of the split that they are in.'),
         Pre(Code(f"bot-train {o.name} --exclude {o.out/'exclude.csv'}")))] if o.excluded else []
     return html_page(f'Check of {o.name}', *parts, *left, part('Classes', class_table(o.items)), lead=lead, foot='Made by bot-check. No file was changed.')
 
@@ -272,7 +272,7 @@ def _cases(o, src, notes, refused):
     groups,left = alike(o.rows, _progress('pairs that may be alike', time.monotonic()))
     groups = [([o.rows[i].image for i in ids], said) for ids,said in groups]
     small = sum(bool(r.pixels) for r in o.rows)
-    limits = [f'{left:,} pairs that may be alike were not compared: there are very many']*bool(left) + [f'{small:,} of {len(o.rows):,} images are smaller than '
+    limits = [f'{amount(left, "pair that may be alike was", "pairs that may be alike were")} not compared: there are very many']*bool(left) + [f'{small:,} of {len(o.rows):,} images are smaller than '
         f'{least_edge} px: of them only copies with the same pixels are found']*bool(small)
     empty = empty_classes(src) if isinstance(src, (str,Path)) and os.path.isdir(os.path.expanduser(src)) else []
     return [*([Case('refused', [], refused)] if refused else []), *empty, *class_cases(o.items), *file_cases(o.rows), *group_cases(groups, o.where),

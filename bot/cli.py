@@ -18,7 +18,7 @@ from functools import partial, wraps
 from importlib import import_module
 from pathlib import Path
 from fastcore.meta import delegates
-from .core import exit_code, nearest, shown, UsageError
+from .core import amount, exit_code, nearest, shown, UsageError
 from .ladder import options, recipe, settings, split_options, usual_reading
 from .tuned import usual_rung
 from .about import epoch_line, plan, result
@@ -122,12 +122,12 @@ def follow(
     quiet = nullcontext() if sys.stdout.isatty() else learn.no_bar()
     with logged(learn, run, log), recorded_together(learn, run, tell, save_minutes, check=verdict, **extra), learn.no_logging(), quiet:
         keep,source.look = learn.run_folder,None
-        if keep.state: say(f"goes on after {len(keep.rows)} epochs and {keep.state['batch']} batches")
+        if keep.state: say(f"goes on after {amount(len(keep.rows), 'epoch')} and {amount(keep.state['batch'], 'batch')}")
         try:
             with heeding(learn): learn.fit_rung()
         except BaseException:
             onward = f'; the same command with --out {run} goes on' if (run/'status.json').is_file() else ''   # the folder may have gone
-            say(f"stopped after {len(keep.rows)} of {learn.recipe['epochs']} epochs and {keep.status.get('batch', 0)} batches{onward}")
+            say(f"stopped after {len(keep.rows)} of {amount(learn.recipe['epochs'], 'epoch')} and {amount(keep.status.get('batch', 0), 'batch')}{onward}")
             raise
 
 def _verdict(learn, run):
@@ -242,7 +242,7 @@ def status(
     state = s.get('state', 'unknown')
     args = {'settings':{}} if state=='begun' else plain_args(run)   # nothing is in it yet
     now = 'running' if held(run) else 'stopped without a word' if state=='running' else state
-    say(f"{now}: {s.get('epochs', 0)} of {args['settings'].get('epochs', '?')} epochs" + (f" and {s['batch']} batches" if s.get('batch') else '') + (f"; {shown(s['error'])}" if s.get('error') else ''))
+    say(f"{now}: {s.get('epochs', 0)} of {amount(n, 'epoch') if (n := args['settings'].get('epochs')) else '? epochs'}" + (f" and {amount(s['batch'], 'batch')}" if s.get('batch') else '') + (f"; {shown(s['error'])}" if s.get('error') else ''))
     if state not in ('finished','diverged') and args.get('command'): say(f"to go on with it: {args['command']}")
     return dict(finished=0, failed=1, diverged=4).get(state, 75)
 

@@ -9,9 +9,9 @@ Docs: https://OWNER.github.io/bot/core.html.md"""
 
 # %% auto #0
 __all__ = ['stop_signals', 'BotError', 'UsageError', 'DataError', 'WriteError', 'Terminated', 'HungUp', 'SavedOnRequest',
-           'end_state', 'exit_code', 'handled', 'is_launched', 'close', 'nearest', 'shown', 'write_device', 'in_parts',
-           'write_atomic', 'check_place', 'write_once', 'within', 'check_member', 'state_sign', 'html_table',
-           'in_words', 'rounded', 'csv_text', 'plain_cell', 'cell_value', 'help_text', 'add_help']
+           'end_state', 'exit_code', 'handled', 'is_launched', 'close', 'nearest', 'shown', 'amount', 'write_device',
+           'in_parts', 'write_atomic', 'check_place', 'write_once', 'within', 'check_member', 'state_sign',
+           'html_table', 'in_words', 'rounded', 'csv_text', 'plain_cell', 'cell_value', 'help_text', 'add_help']
 
 # %% ../nbs/00_core.ipynb #928f9c56
 import csv, io, os, re, shutil, signal, sys, tempfile, threading, zlib
@@ -121,6 +121,15 @@ def shown(
 )->str: # On one line, as a terminal may print it
     "`name` with control characters, and bytes that are no text, as escapes"
     return ''.join(o if o.isprintable() or o in '\u200c\u200d' else o.encode('unicode_escape').decode() for o in _text(name))   # joiners are part of words
+
+# %% ../nbs/00_core.ipynb #bb71233a
+def amount(
+    n, # Number of things, whole or not
+    one:str, # What one of them is called, as 'image' or 'image is'
+    more:str='' # What several are called; empty, `one` with an ending
+)->str: # '1 image', '1,200 images'
+    "A number of things, as it is said"
+    return f"{n:{'.3g' if isinstance(n, float) else ','}} " + (one if n==1 else more or one + ('es' if one.endswith(('s','tch')) else 's'))
 
 # %% ../nbs/00_core.ipynb #f04de1af
 def write_device(

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, torch
 from torch import nn
-from .core import BotError, check_place, csv_text, DataError, nearest, shown, UsageError, write_once
+from .core import amount, BotError, check_place, csv_text, DataError, nearest, shown, UsageError, write_once
 from .ladder import setting
 from .arrow import is_arrow
 from .objects import is_address
@@ -229,7 +229,7 @@ def _judged(models, o, items, size, tta, workers, said):
         if not places: continue
         seen.append((places, judged(zs[0], y[places])))
         right += (zs[-1].argmax(1)==y[places]).sum().item()
-    if not seen: raise DataError(f"None of {len(items):,} images in '{shown(o.name)}' could be read; the first: '{shown(lost[0]['path'])}': {lost[0]['error']}")
+    if not seen: raise DataError(f"None of {amount(len(items), 'image')} in '{shown(o.name)}' could be read; the first: '{shown(lost[0]['path'])}': {lost[0]['error']}")
     p = as_predictions(seen, paths, model.classes)
     extra = dict(other_accuracy=right/len(p)) if 'other' in said else {}
     m = dict(judge(p)) | said | extra | dict(size=size or model.data_cfg['size'], tta=tta, unreadable=lost)

@@ -18,7 +18,7 @@ from copy import deepcopy
 from pathlib import Path
 import torch
 from torch import nn
-from .core import BotError, check_place, DataError, shown, UsageError, write_atomic, write_once, WriteError
+from .core import amount, BotError, check_place, DataError, shown, UsageError, write_atomic, write_once, WriteError
 from .images import Encoded, ImageError
 from .augment import batch_input, view
 from .resnet import evaluating
@@ -79,7 +79,7 @@ def sample_views(
     for f in (files[i*len(files)//n] for i in range(n)) if len(files)>n else files:
         try: res.append(view(Encoded(f), cfg))
         except ImageError: continue   # what cannot be read is for the doctor to tell
-    if not res: raise DataError(f"None of {len(files)} files is an image that can be read, as '{shown(files[0])}': give others with --images FOLDER (images=)")
+    if not res: raise DataError(f"None of {amount(len(files), 'file')} is an image that can be read, as '{shown(files[0])}': give others with --images FOLDER (images=)")
     return torch.stack(res)
 
 # %% ../nbs/28_export.ipynb #0a514451
@@ -93,7 +93,6 @@ def reached(
     if not rows or best.get('by') not in rows[0]: return {}
     i = best_row(rows, **best) if which=='best' else len(rows)-1
     return {'epoch':i+1, best['by']:rows[i][best['by']], 'n_valid':args.get('n_valid')}
-
 
 # %% ../nbs/28_export.ipynb #ff045747
 forms = dict(onnx=('model.onnx',write_onnx,ask_onnx), torch_export=('model.pt2',write_pt2,ask_pt2), timm=('timm',write_timm,ask_timm))
@@ -201,4 +200,4 @@ def _make_form(path, k, net, card, x, want, prepare):
     for f in made: card['files'][f.relative_to(path).as_posix()] = file_sum(f) | (takes(prepare) if f.suffix!='.json' else {})
     return check_same(name, probabilities(ask(path/name), x, cfg, prepare), want)
 
-def _tell(path, far, n): print(f"{path.name:18} within {far:.1g} of the run's probabilities on {n} images")
+def _tell(path, far, n): print(f"{path.name:18} within {far:.1g} of the run's probabilities on {amount(n, 'image')}")

@@ -19,7 +19,7 @@ import os, re
 from collections import Counter
 from importlib.util import find_spec
 from unicodedata import normalize
-from .core import DataError, shown
+from .core import amount, DataError, shown
 from .arrow import is_arrow
 from .shards import is_shards
 from .images import Encoded, ImageError, plain_reason
@@ -235,7 +235,7 @@ def check_level(
     inner = top
     while len(inner.full())==1 and not inner.full()[0].images: inner = inner.full()[0]
     if inner is not top and len(inner.full())>1: raise DataError(f"All images in '{shown(top.path)}' are in '{shown(inner.path)}': name that folder")
-    if top.images and not top.full(): raise DataError(f"{len(top.images):,} images in '{shown(top.path)}', but no class folders: expected train/<class>/* or <class>/*, or a table of image and label")
+    if top.images and not top.full(): raise DataError(f"{amount(len(top.images), 'image')} in '{shown(top.path)}', but no class folders: expected train/<class>/* or <class>/*, or a table of image and label")
 
 # %% ../nbs/03_folders.ipynb #44b37ceb
 def check_parts(
@@ -290,14 +290,14 @@ def folder_notes(
     "What of a folder is not used"
     bases = [lift(o) for o in parts.values()] or [top]
     places = list({id(o): o for o in [top, *parts.values(), *bases]}.values())
-    left = [f"{o.name} ({o.n_images:,} images)" for o in top.full() if parts and o not in parts.values()]
+    left = [f"{o.name} ({amount(o.n_images, 'image')})" for o in top.full() if parts and o not in parts.values()]
     empty = [(os.path.relpath(o.path, top.path), o.unused()) for b in places for o in b.folders if not o.n_images]
     empty = [name + (f' ({files_words(o)})' if o else '') for name,o in empty]
     loose = sum(len(o.images) for o in places)
     inner = [os.path.relpath(p.path, top.path) for b in bases for o in b.full() for p in o.full() if _plain(p.name) not in picture_folders]
     others = sum((o.others for o in places), sum((o.unused() for b in bases for o in b.full()), Counter()))
     return [text for text,there in ((f'folders not used: {some(left)}', left), (f'folders without images: {some(empty)}', empty),
-        (f'{loose:,} images outside of class folders not used', loose),
+        (f'{amount(loose, "image")} outside of class folders not used', loose),
         (f'folders inside of a class count as that class, whatever their name: {some(inner)}', inner), (f'{files_words(others)} not used', others)) if there]
 
 # %% ../nbs/03_folders.ipynb #482b0ce5

@@ -13,7 +13,7 @@ __all__ = ['double_notes', 'followed', 'link_notes', 'size_of', 'items_hash', 'c
 # %% ../nbs/03_links.ipynb #0d5bae4a
 import hashlib, os
 from collections import Counter
-from .core import DataError, shown, UsageError
+from .core import amount, DataError, shown, UsageError
 from .shards import etag_of, path_stat
 
 # %% ../nbs/03_links.ipynb #3c6e8b94
@@ -28,8 +28,8 @@ def double_notes(
     a,b,c = ({f for f,_ in o} for o in parts)
     both = sorted(a&b | c&(a|b))
     again = sum(len(o)-len(set(o)) for o in parts)
-    return [f"{len(o):,} {text}, the first is '{shown(o[0])}'" for o,text in ((two, 'images have two labels'), (both, 'images are in two parts of the split')) if o] + (
-        [f'{again:,} images are repeated'] if again else [])
+    return [f"{amount(len(o), *verbs)} {text}, the first is '{shown(o[0])}'" for o,text,*verbs in ((two, 'two labels', 'image has', 'images have'), (both, 'in two parts of the split', 'image is', 'images are')) if o] + (
+        [amount(again, 'image is repeated', 'images are repeated')] if again else [])
 
 # %% ../nbs/03_links.ipynb #0bab9346
 def followed(

@@ -11,7 +11,7 @@ __all__ = ['same_images', 'difference_words', 'differing', 'summary_rows', 'comp
 
 # %% ../nbs/27_paired.ipynb #2db84842
 from fastcore.xml import Div, P
-from .core import DataError, shown, UsageError
+from .core import amount, DataError, shown, UsageError
 from .page import html_page, part, sort_table
 from .judge import mcnemar, paired_difference, Predictions
 from .outcome import Outcome, plot
@@ -43,7 +43,7 @@ def difference_words(
     d,lo,hi = (100*o for o in paired_difference(x, y))
     p,one,two = mcnemar(x, y),int((y&~x).sum()),int((x&~y).sum())
     says = f"{b.name if d>0 else a.name} is better on images like these" if p<.05 else 'these images do not tell which is better'
-    return f"{b.name} against {a.name}: {d:+.2f} points (95% interval {lo:+.2f} to {hi:+.2f}) on the same {len(x):,} images. {one:,} are right in {b.name} alone, " \
+    return f"{b.name} against {a.name}: {d:+.2f} points (95% interval {lo:+.2f} to {hi:+.2f}) on the same {len(x):,} images. {amount(one, 'is right', 'are right')} in {b.name} alone, " \
         f"{two:,} in {a.name} alone (exact McNemar test: p = {p:.2g}): {says}."
 
 # %% ../nbs/27_paired.ipynb #0fdb918b

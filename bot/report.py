@@ -20,7 +20,7 @@ from pathlib import Path
 import matplotlib.figure, numpy as np
 from PIL import Image
 from fastcore.xml import Code, Details, Div, Figcaption, Figure, Img, P, Pre, Summary, Table, Tbody, Td, Th, Thead, Tr
-from .core import shown, write_atomic
+from .core import amount, shown, write_atomic
 from .ladder import recipe
 from .page import bar, Budget, gallery, html_page, part, picture, sort_table, svg_figure
 from .judge import confusion, per_class, reliability, wilson
@@ -171,7 +171,7 @@ def speed_words(
     o:Outcome # Of a run
 )->str: # One line
     "How fast it trained, and what kept it from being faster"
-    w,fast = o.status.get('waited'),'' if o.speed!=o.speed else f'{o.speed:,.0f} images a second in training (median of {len(o.rows)} epochs). '
+    w,fast = o.status.get('waited'),'' if o.speed!=o.speed else f'{o.speed:,.0f} images a second in training (median of {amount(len(o.rows), "epoch")}). '
     if w is None: return fast + 'How long training waited for images was not measured.'
     limit = ('reading and preparing them was the limit: more workers, smaller files or a smaller size help' if w>=.5 else
         'computing was the limit' if w<.1 else 'computing was the greater part, reading and preparing them the smaller')

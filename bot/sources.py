@@ -18,7 +18,7 @@ from difflib import get_close_matches
 from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import store_attr
-from .core import DataError, shown, UsageError, within
+from .core import amount, DataError, shown, UsageError, within
 from .ladder import setting
 from .arrow import is_arrow
 from .objects import bucket_of, is_address
@@ -68,14 +68,14 @@ class Source:
         if not self.valid: raise DataError(f"No validation images in '{path}' ({self.how}), for {len(self.classes):,} classes of {self.n_train:,} images: add some; in a table, is the class in column 'label'?")
         self.short_edge = self.typical_edge()
         if first_readable(o[0] for o in self.valid) is None:
-            raise DataError(f"No readable validation image in '{path}' ({self.n_valid:,} files tried), replace them: {first_fault(self.valid)}")
+            raise DataError(f"No readable validation image in '{path}' ({amount(self.n_valid, 'file')} tried), replace them: {first_fault(self.valid)}")
 
     def typical_edge(self):
         "Median short edge of one readable image a class"
         byclass = by_class(self.train)
         sizes = {c:first_readable(o[0] for o in byclass[c]) for c in self.classes}
         bad = [c for c,o in sizes.items() if o is None]
-        if bad: raise DataError(f"No readable image of class '{shown(bad[0])}' in '{shown(self.path)}' ({len(byclass[bad[0]]):,} files tried), replace them or remove the class: "
+        if bad: raise DataError(f"No readable image of class '{shown(bad[0])}' in '{shown(self.path)}' ({amount(len(byclass[bad[0]]), 'file')} tried), replace them or remove the class: "
             + first_fault(byclass[bad[0]]))
         return int(np.median([min(o) for o in sizes.values()]))
 
@@ -83,7 +83,7 @@ class Source:
         "What a command prints"
         line = f"{shown(self.name)}: {self.n_train:,} training and {self.n_valid:,} validation images ({self.how}), {len(self.classes)} classes, about {self.short_edge} px"
         lost = sorted(classes_of(self.test)-set(self.classes))
-        test = [f'{len(self.test):,} test images are kept aside' + (f'; classes without training images: {some(lost)}' if lost else '')] if self.test else []
+        test = [amount(len(self.test), 'test image is kept aside', 'test images are kept aside') + (f'; classes without training images: {some(lost)}' if lost else '')] if self.test else []
         return '\n'.join([line, *test, *self.notes])
 
 # %% ../nbs/03_sources.ipynb #c4219f4e

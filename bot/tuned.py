@@ -12,7 +12,7 @@ __all__ = ['mixup_epochs', 'tuned_views', 'tuned_rate', 'tuned_few', 'usual_rung
            'length_words', 'fit_probe']
 
 # %% ../nbs/01_tuned.ipynb #534ce641
-from .core import in_words, UsageError
+from .core import amount, in_words, UsageError
 from .ladder import default_rung, ladders, Recipe
 from .settle import begins_trained, short_names, shortness, why_long
 
@@ -68,7 +68,7 @@ def length_words(
     names = [*short_names, 'lr'] if views and shortness(n)!=shortness(n_epoch) else []
     if r.rung=='finetune' and (n<mixup_epochs)!=(n_epoch<mixup_epochs): names = ['alpha']
     names = [o for o in names if o not in r.given]
-    return [f"{', '.join(names)}: settled for {n} epochs; bag_learner(..., epochs={n_epoch}) settles for {n_epoch}"] if names else []
+    return [f"{', '.join(names)}: settled for {amount(n, 'epoch')}; bag_learner(..., epochs={n_epoch}) settles for {n_epoch}"] if names else []
 
 # %% ../nbs/01_tuned.ipynb #e0f94aa9
 _of_probe = 'arch', 'widen', 'pretrained', 'size', 'bs', 'valid_size', 'valid_edge'   # all that it uses

@@ -190,7 +190,7 @@ def note_lines(
     seen = [visible(plan['seeds'], spread[0], looks[-1][1]/m, *o) for o in ((), (plan['n_valid'], spread[1]))] if spread and m else []
     here,new = [f'a difference of {100*o:.2f} points' if o<1 else 'no difference' for o in seen[:1]],[f'of {100*o:.2f}' if o<1 else 'none' for o in seen[1:]]
     sees = f"with {plan['seeds']} seeds {here[0]} on these images, and {new[0]} for new ones, is seen in four cases of five" if seen else ''
-    return [o for o in (f"PROVISIONAL: {n} of {plan['seeds']} seeds are done; a verdict that stands here stays, the numbers will move" if n<plan['seeds'] else '',
+    return [o for o in (f"PROVISIONAL, after {n} of {plan['seeds']} seeds: a verdict that stands here stays, the numbers will move" if n<plan['seeds'] else '',
         f"Gains are in points, over the row before in a ladder, else over the first; intervals are 95%, each for itself. Verdicts are Holm's over the {m} comparisons, at {' and '.join(str(s) for s,_ in looks)} seeds: without any effect "
         f"{sum(a for _,a in looks):.0%} of such tables would have one. Judged are the last weights of each run on the same {plan['n_valid']:,} images.", sees,
         f"Left out, for there is no teacher: {', '.join(plan['left_out'])}" if plan['left_out'] else '', 'The rows with a teacher have all the same one: what another teacher would do is not in the intervals.' if own_teacher in plan['cells'] else '',

@@ -16,7 +16,7 @@ import re, time
 from statistics import median
 import torch
 from fastai.callback.core import Callback, CancelFitException
-from .core import UsageError
+from .core import amount, UsageError
 from .models import get_model
 from .learner import pick_device
 from .words import epoch_steps, step_time, time_words
@@ -133,9 +133,9 @@ def plan_words(
     same = [f"{r['name']} (= {r['of']})" for r in plan['rows'] if r['of']!=r['name']]
     runs = sum(len(c['seeds'] or range(n)) for c in cells.values())
     epochs = sorted({c['settings']['epochs'] for c in cells.values()})
-    lines = [f"{plan.get('named', plan['src'])}: {len(plan['rows'])} row{'s'*(len(plan['rows'])>1)}, {n} seed{'s'*(n>1)}: {runs} training{'s'*(runs>1)} of {' or '.join(map(str, epochs))} epochs, {jobs} side by side, into {path}"]
+    lines = [f"{plan.get('named', plan['src'])}: {amount(len(plan['rows']), 'row')}, {amount(n, 'seed')}: {amount(runs, 'training')} of {' or '.join([*map(str, epochs[:-1]), amount(epochs[-1], 'epoch')])}, {jobs} side by side, into {path}"]
     if same: lines.append(f"the same training here, done once: {', '.join(same)}")
-    if own_teacher in cells: lines.append(f"a teacher of its own: {cells[own_teacher]['settings']['arch']}, {cells[own_teacher]['settings']['epochs']} epochs, one seed; --teacher names another, and 'none' leaves out the rows that need one")
+    if own_teacher in cells: lines.append(f"a teacher of its own: {cells[own_teacher]['settings']['arch']}, {amount(cells[own_teacher]['settings']['epochs'], 'epoch')}, one seed; --teacher names another, and 'none' leaves out the rows that need one")
     if plan['left_out']: lines.append(f"left out, for there is no teacher: {', '.join(plan['left_out'])}")
     lines.append(f"about {time_words(total_time(plan, jobs))}, from a step of each: " + ', '.join(f"{k} {1000*c['step']:.0f} ms" for k,c in cells.items()))
     return '\n'.join(lines + ([sight_words(plan['n_valid'], n, m)] if m else ['nothing to test: no two rows are different trainings']))

@@ -15,7 +15,7 @@ from copy import deepcopy
 import torch, torch.nn.functional as F
 from fastcore.basics import patch
 from fastai.learner import Learner
-from .core import html_table, in_words
+from .core import amount, html_table, in_words
 from .ladder import ladder, Recipe, rows_of, tricks_of
 from .settle import drop_epochs, warmup_epochs
 from .tuned import freeze_epochs
@@ -49,7 +49,7 @@ def schedule_words(
     "The learning rate over a run"
     warm,drops = warmup_epochs(r, n),', '.join(f'{o:.4g}' for o in drop_epochs(r, n))
     fall = 'a cosine to 0' if r['sched']=='cosine' else f'a tenth after epochs {drops}'
-    return f'warmup of {warm:.3g} epochs, then {fall}' if warm else fall
+    return f'warmup of {amount(warm, "epoch")}, then {fall}' if warm else fall
 
 def frozen_words(
     r:Recipe, # Settings of a run
@@ -71,7 +71,7 @@ def run_card(
     arch = r['arch'] if isinstance(r['arch'], str) else type(learn.model).__name__
     cost = f", {macs(learn.model, r['size'])/1e9:.3f} G multiply-adds at {r['size']} px" if getattr(dls, 'n_inp', 1)==1 else ''
     passes = f" in {r['grad_accum_steps']} passes" if r.get('grad_accum_steps', 1)>1 else ''
-    run = f"{r['epochs']} epochs of {len(dls.train)} batches of {dls.train.bs}{passes}, lr {learn.lr:g}: {schedule_words(r, r['epochs'])}{frozen_words(r, r['epochs'])}"
+    run = f"{amount(r['epochs'], 'epoch')} of {amount(len(dls.train), 'batch')} of {dls.train.bs}{passes}, lr {learn.lr:g}: {schedule_words(r, r['epochs'])}{frozen_words(r, r['epochs'])}"
     if r.rung=='probe': run = f'one look at {len(dls.train_ds):,} images, then a logistic regression of what the body sees'
     return dict(data=bag['src'].describe() if hasattr(bag.get('src'), 'describe') else data,
         model=f"{arch}: {n_params(learn.model):,} parameters{cost}",

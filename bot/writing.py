@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 from fastcore.basics import defaults
 from torch.utils.data import DataLoader
-from .core import BotError, check_place, csv_text, DataError, shown, Terminated, UsageError, write_atomic, WriteError
+from .core import amount, BotError, check_place, csv_text, DataError, shown, Terminated, UsageError, write_atomic, WriteError
 from .files import Claim, held
 from .ranges import Num
 from .ladder import options, setting
@@ -241,7 +241,7 @@ def check_current(
     crc = read_column(out, 'crc32', sum(map(len, parts.values())))
     for i,f in enumerate(f for items in parts.values() for f,_ in items):
         if path_stat(f).st_mtime_ns>since and crc32(content(f, **made)[0])!=crc[i]: old.append(f)
-    if old: raise DataError(f"{len(old):,} images have changed since the shards in '{shown(out)}' were written, the first is '{shown(old[0])}': remove the folder and give the command again, or name another folder")
+    if old: raise DataError(f"{amount(len(old), 'image has', 'images have')} changed since the shards in '{shown(out)}' were written, the first is '{shown(old[0])}': remove the folder and give the command again, or name another folder")
 
 # %% ../nbs/03_writing.ipynb #e6b2498a
 def shard(
@@ -292,8 +292,8 @@ def _write(out, parts, info, most, workers, made):
             _say(out, 'stopped; the same command goes on')
             raise
         write_index(out, plan, parts, info)
-    if said: print(f"{len(said):,} image{'s'*(len(said)>1)} cannot be read and {'are' if len(said)>1 else 'is'} kept unchanged, the first is '{shown(said[0][0])}': {shown(said[0][1])}")
-    _say(out, f"{sum(map(len, parts.values())):,} images in {len(plan):,} shards, {sum((out/o[1]).stat().st_size for o in plan)/2**20:,.1f} MB")
+    if said: print(f"{amount(len(said), 'image')} cannot be read and {'are' if len(said)>1 else 'is'} kept unchanged, the first is '{shown(said[0][0])}': {shown(said[0][1])}")
+    _say(out, f"{amount(sum(map(len, parts.values())), 'image')} in {amount(len(plan), 'shard')}, {sum((out/o[1]).stat().st_size for o in plan)/2**20:,.1f} MB")
     return out
 
 # %% ../nbs/03_writing.ipynb #671dbcd9

@@ -300,4 +300,4 @@ def test_quick_check(tmp_path):
     top = lay(tmp_path/'p', 'train/a', 'train/b', 'valid/a', 'valid/b', n=12)
     shutil.copy(top/'train/a/0.jpg', top/'valid/a/0.jpg'), put(top/'train/b/9.jpg', b'')
     lines = quick_check(find_source(top))
-    assert len(lines)==2 and '1 files are empty' in lines[0] and 'bot-check' in lines[1]
+    assert len(lines)==2 and '1 file is empty' in lines[0] and 'bot-check' in lines[1]

@@ -237,7 +237,7 @@ def test_a_run_goes_on_without_its_weight_file(photos, tmp_path, monkeypatch, ca
         assert main([*argv, str(tmp_path/'run')])==130
     f.rename(tmp_path/'elsewhere.safetensors')
     assert main([*argv, str(tmp_path/'run')])==0, capsys.readouterr().err
-    assert 'goes on after 1 epochs' in capsys.readouterr().out
+    assert 'goes on after 1 epoch' in capsys.readouterr().out
     a,b = (safetensors.load_file(tmp_path/o/'last.safetensors') for o in ('whole','run'))
     assert all(torch.equal(v, b[k]) for k,v in a.items()) and load_run(tmp_path/'run').recipe['arch'] is not None
 

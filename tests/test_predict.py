@@ -311,7 +311,7 @@ def test_no_labels_no_classes(run, images, tmp_path):
 
 def test_nothing_can_be_read(run, tmp_path):
     (tmp_path/'d/dark').mkdir(parents=True), (tmp_path/'d/dark/a.jpg').write_bytes(b'')
-    with pytest.raises(DataError, match='None of 1 images'): evaluate(run, tmp_path/'d', out=tmp_path/'out', device='cpu')
+    with pytest.raises(DataError, match='None of 1 image '): evaluate(run, tmp_path/'d', out=tmp_path/'out', device='cpu')
     assert not (tmp_path/'out').exists()
 
 def test_the_images_have_changed(run, images, tmp_path):

@@ -342,7 +342,7 @@ def test_the_same_command(mixed, photos, tmp_path):
     (moved/'train/a/0.png').write_bytes((photos/'train/a/0.png').read_bytes()+b'0')
     assert 'other files, sizes' in said([moved, *argv[1:]], 3)
     shutil.copy(photos/'train/a/0.png', moved/'train/a/0.png')
-    assert 'goes on after 1 epochs' in said([moved, *argv[1:], '--workers', 2], 0)
+    assert 'goes on after 1 epoch' in said([moved, *argv[1:], '--workers', 2], 0)
     assert args.plain_args(tmp_path/'run')['command'].startswith(f'bot-train {moved} ')
     assert 'is finished' in said([*argv, '--epochs', 7], 0)
     assert f"out     {tmp_path/'run-2'}" in said([*argv, '--fresh'], 0)

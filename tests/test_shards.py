@@ -250,7 +250,7 @@ def test_a_source_that_changed_since_is_told(tmp_path, capsys):
     f.write_bytes(f.read_bytes()[:-1]+b'x')
     os.utime(f, (2**31, 2**31))
     rc,_,err = run(shard_main, capsys, top, tmp_path/'s')
-    assert rc==3 and '1 images have changed since' in err and f.name in err
+    assert rc==3 and '1 image has changed since' in err and f.name in err
 
 def test_an_image_that_is_not_there_can_be_left_out(tmp_path, capsys):
     "The folder that was begun without it is no hindrance"

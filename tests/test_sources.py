@@ -357,7 +357,7 @@ def test_doubles_are_said(tmp_path):
     text = lines('image,label,split', lambda i: 'train' if i else 'valid')
     src = find_source(table(tmp_path, f'{text}\ncats/1.png,cats,train\ncats/2.png,dogs,train\ndogs/3.png,dogs,valid\n./cats/4.png,cats,train\n'))
     said = src.describe()
-    assert f"1 images have two labels, the first is '{tmp_path}/cats/2.png'" in said and f"1 images are in two parts of the split, the first is '{tmp_path}/dogs/3.png'" in said
+    assert f"1 image has two labels, the first is '{tmp_path}/cats/2.png'" in said and f"1 image is in two parts of the split, the first is '{tmp_path}/dogs/3.png'" in said
     assert '2 images are repeated' in said
     assert find_source(table(tmp_path, text)).notes==[]
 
@@ -375,9 +375,9 @@ def test_a_link_is_what_it_leads_to(tmp_path, monkeypatch, kind):
     os.symlink('0.png', top/'train/cats/again.png'), os.symlink(tmp_path/'real/train/cats/0.png', top/'train/cats/absolute.png')
     assert notes()==['2 images are repeated']
     os.symlink('../dogs/1.png', top/'train/cats/dog.png')
-    assert notes()==[f"1 images have two labels, the first is '{tmp_path}/real/train/dogs/1.png'", '2 images are repeated']
+    assert notes()==[f"1 image has two labels, the first is '{tmp_path}/real/train/dogs/1.png'", '2 images are repeated']
     os.symlink('../../train/cats/2.png', top/'val/cats/seen.png')
-    assert f"1 images are in two parts of the split, the first is '{tmp_path}/real/train/cats/2.png'" in notes()
+    assert f"1 image is in two parts of the split, the first is '{tmp_path}/real/train/cats/2.png'" in notes()
     os.rename(top/'val', tmp_path/'elsewhere'), os.symlink('train', top/'val')
     assert any(o.startswith('6 images are in two parts') for o in notes()), notes()
 
