@@ -30,12 +30,13 @@ from .guards import hook_order
 ema_constants = 25.62   # time constants that the published run has: 2e-5 · 1,281,167
 
 def kept_share(
-    n:int, # Batches of the run
-    every:int, # Batches from one update to the next
+    n_epoch:int, # Epochs of the run
+    n_iter:int, # Batches of an epoch
+    every:int, # Batches from one update to the next, counted within an epoch
     ema:float=ema_constants # Time constants over the run
 )->float: # From 0, which is a copy, to 1
     "The share of the mean that an update keeps"
-    return 1-min(1., ema*every/n)
+    return 1-min(1., ema/(n_epoch*max(1, -(-n_iter//every))))
 
 def theirs(
     bs:int, # Images in a batch, over all devices
@@ -81,9 +82,9 @@ class BagEMA(Callback):
 
     def before_fit(self):   # a mere validation has that too
         if sum(isinstance(o, BagEMA) for o in self.learn.cbs)>1: raise UsageError('The weights would be averaged twice: `learn.remove_cbs(BagEMA)` first')
-        self.fresh,self.on,n = True,False,max(1, self.n_epoch*len(self.dls.train))
-        self.step = self.every or update_every(n)
-        self.share = kept_share(n, self.step, self.ema) if self.keep is None else self.keep
+        self.fresh,self.on,n = True,False,len(self.dls.train)
+        self.step = self.every or update_every(self.n_epoch*n)
+        self.share = kept_share(self.n_epoch, n, self.step, self.ema) if self.keep is None else self.keep
         add_columns(self.learn.recorder, self.names())
 
     def before_train(self):
@@ -93,7 +94,7 @@ class BagEMA(Callback):
     def after_batch(self):
         if not (self.on and self.training) or self.iter%self.step: return
         if self.avg is None: self.avg = averaged_model(self.learn.model, self.share)
-        update(self.avg, self.learn.model, self.epoch+self.iter/self.n_iter<self.warmup*self.n_epoch)
+        update(self.avg, self.learn.model, self.epoch+self.iter/self.n_iter<self.warmup*self.n_epoch-1e-9)
 
     def before_validate(self): self.seen = [copy_of(o) for o in self.judged()]
 

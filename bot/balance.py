@@ -43,4 +43,5 @@ def weights_words(
 )->str: # '0.5 (shirt) to 4 (hat), in training alone'
     "The smallest weight and the largest, for the run card"
     lo,hi = w.argmin().item(),w.argmax().item()
+    if lo==hi: return f'{w[lo]:.3g} for all classes, which have as many images'
     return f'{w[lo]:.3g} ({names[lo]}) to {w[hi]:.3g} ({names[hi]}), in training alone'

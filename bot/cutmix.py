@@ -97,15 +97,17 @@ def sides(
 class BagMixOrCut(BagCutMix):
     "Mixup or CutMix for each batch, by chance"
     def __init__(self,
-        alpha:float=.2, # Mixup's λ is drawn from Beta(alpha, alpha)
-        cutmix:float=1., # CutMix's from Beta(cutmix, cutmix)
+        alpha:float=.2, # Mixup's λ is drawn from Beta(alpha, alpha); 0 is CutMix for all batches
+        cutmix:float=1., # CutMix's from Beta(cutmix, cutmix); 0 is mixup for all
         off:float=0, # Epochs without either at the end
         reading:str='paper' # Shares and partners, as each of them has it
     ):
         super().__init__(cutmix, off, reading)
-        self.alpha = setting('alpha')(alpha, 'alpha')
+        self.alpha,self.mixes = setting('alpha')(alpha, 'alpha') or self.cutmix,bool(alpha)   # without either there is nothing to do
 
-    def blended(self, xb): return (BagCutMix if cuts(find_bs(xb)) else BagMixup).blended(self, xb)
+    def blended(self, xb):
+        cut = cuts(find_bs(xb)) if self.mixes and self.cutmix else not self.mixes
+        return (BagCutMix if cut else BagMixup).blended(self, xb)
 
 def cuts(
     bs:int # Images in the batch

@@ -78,7 +78,7 @@ def of_learner(
 )->Teacher: # Takes such batches
     "The model of `learn`, which sees images as it was trained to"
     made = getattr(learn, 'recipe', None) or bag_of(learn.dls)
-    return Teacher(learn.model, theirs, norm_stats(learn.dls), size or made.get('size'), getattr(learn.dls, 'vocab', None))
+    return Teacher(learn.model, theirs, norm_stats(learn.dls), size or made.get('valid_size') or made.get('size'), getattr(learn.dls, 'vocab', None))
 
 def as_teacher(
     teacher, # Learner, module, name of a model, or run folder

@@ -22,9 +22,9 @@ def read_exclude(
 )->tuple: # Name of the file; whole paths
     "The images that `file` names"
     try:
-        with open(os.path.expanduser(file), newline='', encoding='utf-8-sig', errors='surrogateescape') as f: rows = list(csv.DictReader(f))
+        with open(os.path.expanduser(file), newline='', encoding='utf-8-sig', errors='surrogateescape') as f: names,rows = (o := csv.DictReader(f)).fieldnames,list(o)
     except (OSError, csv.Error) as e: raise DataError(f"Cannot read '{shown(file)}': {plain_reason(e)}; it is to be a CSV file with a column image, as bot-check writes it") from e
-    if rows and 'image' not in rows[0]: raise DataError(f"No column 'image' in '{shown(file)}': its first line is to name the columns, as image,reason")
+    if names and 'image' not in names: raise DataError(f"No column 'image' in '{shown(file)}': its first line is to name the columns, as image,reason")
     return os.path.basename(file),{within(top, cell_value(o['image'])) for o in rows if o['image']}
 
 def leave_out(

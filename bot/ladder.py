@@ -133,7 +133,7 @@ def rows_of(
 def settings(
     arch:str=None, # Model: `xresnet{18,26,34,50,101,152,200}{a,b,c,d}`, or any name that timm knows (§4)
     widen:Num('(0,inf)')=None, # Factor on every width of an xresnet
-    pretrained:Either()=None, # Weights to start from: alone or true, the model's default; a tag of timm's, as 'gluon_in1k'; or a .safetensors file
+    pretrained:Either()=None, # Weights to start from: alone or true, those of the paper's authors where there are some, else the model's default; a tag of timm's, as 'gluon_in1k'; or a .safetensors file
     size:Num('[1,16384]', int)=None, # Side of a training image, in pixels (§2.1)
     bs:Num('[1,inf)', int)=None, # Images in a batch, over all devices (§3.1)
     epochs:Num('[1,inf)', int)=None, # Epochs of the run (§2.1)

@@ -180,12 +180,12 @@ def distill_loss(
     pred:Tensor, # Student's logits `(bs, k)`
     teacher_pred:Tensor, # Teacher's logits `(bs, k)`
     T:float, # Temperature
-    reading:str='paper' # 'paper': `loss` + T²·teacher's; 'gluoncv': half of that
+    reading:str='paper' # 'gluoncv': half of `loss` + T²·teacher's; else the whole
 )->Tensor: # Loss
     "`loss` with the teacher's term, eq. (6)"
     T = setting('T')(T, 'T')
     both = loss + T**2*teacher_loss(pred, teacher_pred, T)
-    return both if is_paper(reading) else both/2
+    return both/2 if setting('reading')(reading, 'reading')=='gluoncv' else both
 
 # %% ../nbs/11_losses.ipynb #f37671f2
 def check_logits(

@@ -81,6 +81,7 @@ class Features(IntermediateLayerGetter):
         model:XResNet, # Its modules are shared
         levels:dict # Stage (1 to 4) -> name
     ):
+        if not isinstance(model, XResNet): raise UsageError(f"{type(model).__name__} is none of ours, whose stages are known: of timm's, timm.create_model(name, features_only=True) makes a body")
         for o in levels: nearest(f'layer{o}', [k for k,_ in model.named_children() if k.startswith('layer')], 'stage')
         super().__init__(model, {f'layer{k}':v for k,v in levels.items()})
         self.channels = [self[f'layer{o}'][-1].path[-1].num_features for o in levels]

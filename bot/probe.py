@@ -21,7 +21,8 @@ from fastai.callback.core import Callback
 from fastai.learner import Learner
 from .core import BotError, DataError, UsageError, write_atomic
 from .weights import read_weights, safetensor_parts
-from .freezing import head_of
+from .resnet import unwrapped
+from .freezing import head_layers, head_of
 from .learner import BagLearner
 from .args import fingerprint, seen_cfg
 from .resume import RunFolder
@@ -32,6 +33,7 @@ def check_head(
 )->nn.Linear: # Its head
     "The linear layer that a probe fits, or an error"
     head = head_of(model)
+    if (k := len(head_layers(unwrapped(model))))>1: raise UsageError(f'{type(model).__name__} answers with the mean of {k} heads, and a probe fits one: train it with --rung finetune')
     if head is None or head.bias is None: raise UsageError(f'{type(model).__name__} does not end in one linear layer with a bias: there is no head to fit; train it with --rung finetune')
     return head
 
@@ -45,6 +47,7 @@ def features_of(
     try:
         learn.model.eval()
         for *xb,y in learn.dls.test_dl(items, with_labels=True, bs=64):
+            if y.ndim!=1 or y.is_floating_point(): raise DataError(f"Targets of shape {tuple(y.shape)} in {y.dtype}: a probe tells classes apart, one for each image\nTrain with rung 'finetune' and a loss for such targets")
             with torch.no_grad(): learn.model(*xb)
             ys.append(y.cpu())
     finally: hook.remove()

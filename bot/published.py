@@ -9,14 +9,15 @@ Docs: https://OWNER.github.io/bot/published.html.md"""
 
 # %% auto #0
 __all__ = ['run_weights', 'means_weights', 'has_tag', 'arch_with', 'file_beside', 'run_beside', 'file_arch', 'file_width',
-           'settle_weights', 'started_from', 'file_licence', 'began_with', 'file_classes', 'known_classes',
-           'imagenet_words', 'shared_classes', 'known_words']
+           'settle_weights', 'native_size', 'fit_native', 'started_from', 'file_licence', 'began_with', 'file_classes',
+           'known_classes', 'imagenet_words', 'shared_classes', 'known_words']
 
 # %% ../nbs/10_published.ipynb #e49418cc
 import os, re, yaml
 from pathlib import Path
 from .core import nearest, shown, UsageError
 from .ladder import Recipe
+from .settle import fit_size
 from .resnet import depths, has_our_names, our_names
 from .weights import from_timm, hub_config, import_timm, is_weight_file, likely_arch, read_weights, timm_name, weight_tags, weights_name
 
@@ -128,6 +129,26 @@ def _settle_file(r, path):
     if not arch: raise UsageError(f'{path} does not say which model its weights are for: give it with --arch NAME (arch=)')
     return r.adopt('its weights', arch=arch, widen=file_width(weights) if arch in our_names() else 1.)
 
+# %% ../nbs/10_published.ipynb #f93eca61
+def native_size(
+    arch # What makes the model
+)->tuple: # Pixels, or `None` for anything but a name of timm's; does it take no other size?
+    "Side of the images that timm's `arch` is made for"
+    cfg = import_timm().models.get_pretrained_cfg(arch) if isinstance(arch, str) and arch not in our_names() else None
+    return (cfg.input_size[-1], bool(cfg.fixed_input_size)) if cfg else (None, False)
+
+def fit_native(
+    r:Recipe, # Settings
+    size:int, # Short edge of a typical image, in pixels
+    as_paper:bool=False # Keep the paper's values?
+)->Recipe: # With a note for each change
+    "Sizes for the model of `r`"
+    (own,fixed),why,wide = native_size(r['arch']),f"{r['arch']} is made for it",r.get('valid_size')
+    if not own or not (fixed or as_paper or fit_size(own, size)==own): return r
+    if not wide: return r.adopt(why, size=own)
+    if fixed: return r.adopt(why, size=own, valid_size=own, **{k:round(own*r[k]/wide) for k in ['valid_edge'] if r.get(k)})
+    return r if as_paper else r.adopt(why, valid_size=own)
+
 # %% ../nbs/10_published.ipynb #a3bca3a0
 def started_from(
     r:dict # Settings of a run
@@ -182,7 +203,9 @@ def _answers(name): return re.search(r'(^|\.)(heads?|fc|classifier)\.(.+\.)?bias
 
 def imagenet_words(
 )->list: # 1000, each with its synonyms
-    "Names of ImageNet's classes"
+    "Names of ImageNet's classes; nobody knows them without timm"
+    try: import_timm()
+    except UsageError: return []
     from timm.data import ImageNetInfo
     info = ImageNetInfo()
     return [f'{info.index_to_label_name(i)}, {info.index_to_description(i)}' for i in range(1000)]

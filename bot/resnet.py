@@ -261,8 +261,10 @@ def check_size(
     "Refuse a `size` that is too small for `model`"
     size = setting('size')(size, 'size')
     if takes_size(model, size): return
-    least = size+1+bisect_left(range(size+1, 513), True, key=lambda o: takes_size(model, o))
-    if least<=512: raise UsageError(f'size={size} is too small for {getattr(model, "arch", None) or type(model).__name__}: the smallest that works is {least}')
+    cfg = getattr(model, 'pretrained_cfg', None) or {}
+    name,own = getattr(model, 'arch', None) or cfg.get('architecture') or type(model).__name__,cfg.get('input_size', (0,))[-1]
+    if (least := size+1+bisect_left(range(size+1, 513), True, key=lambda o: takes_size(model, o)))<=512: raise UsageError(f'size={size} is too small for {name}: the smallest that works is {least}')
+    if own and takes_size(model, own): raise UsageError(f'size={size} does not fit {name}, which takes images of {own} px')
 
 # %% ../nbs/08_resnet.ipynb #b547d218
 def n_params(

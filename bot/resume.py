@@ -32,7 +32,7 @@ from .predictions import judged, prediction_rows
 from .watch import timed, waited
 from .learner import BagLearner, rung_of
 from .args import best_by, check_same_run, check_unedited, columns_of, is_best, judged_by, note_args, seen_cfg, used_settings
-from .runs import epoch_row, is_finished, save_dropped, weights_parts
+from .runs import epoch_row, is_finished, save_dropped, take_last, weights_parts
 from .state import generator_state, hooks_by_name, image_paths, is_known, load_generators, load_model, load_training, read_state, state_parts
 from .state import training_state
 
@@ -302,14 +302,14 @@ def fit_rung(self:BagLearner,
     n_epoch:int=None, # Epochs; unset, those of the recipe
     lr:float|slice=None, # Peak learning rate; unset, the learner's
     cbs=None, # Callbacks for this fit
-    resume:str|Path=None, # Run folder to keep, and to go on with if it is there; a finished one is left alone
+    resume:str|Path=None, # Run folder to keep, and to go on with if it is there; of a finished one the last weights are taken
     **kwargs # More for `fit_warmup`
 ):
     "Train with the schedule of the learner's rung, in a run folder if you name one"
     if resume is None: return Learner.fit_rung(self, n_epoch, lr, cbs, **kwargs)
-    if is_finished(resume): return print(f"'{shown(resume)}' is finished: load_run('{shown(resume)}') reads it")
-    given = {k:v for k,v in dict(lr=lr, **kwargs).items() if v is not None}
     if n_epoch is not None: self.lasts(n_epoch)
+    if is_finished(resume): return take_last(self, resume)
+    given = {k:v for k,v in dict(lr=lr, **kwargs).items() if v is not None}
     with self.kept(resume, **(dict(fit=given) if given else {})): Learner.fit_rung(self, n_epoch, lr, cbs, **kwargs)
 
 # %% ../nbs/22_resume.ipynb #4715692b

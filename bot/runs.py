@@ -20,7 +20,8 @@ Docs: https://OWNER.github.io/bot/runs.html.md"""
 
 # %% auto #0
 __all__ = ['weights_parts', 'save_weights', 'check_out', 'beside', 'is_begun', 'new_run', 'epoch_row', 'dropped', 'save_dropped',
-           'is_finished', 'place', 'unfinished', 'blank_dls', 'run_recipe', 'run_dls', 'load_run', 'run_learner']
+           'is_finished', 'place', 'unfinished', 'blank_dls', 'run_recipe', 'run_dls', 'load_run', 'run_learner',
+           'take_last']
 
 # %% ../nbs/21_runs.ipynb #b65e14a6
 import json, time
@@ -35,15 +36,15 @@ from fastai.data.core import DataLoaders
 from fastai.data.transforms import IndexSplitter, ItemGetter
 from fastai.learner import Learner
 from .core import BotError, check_place, csv_text, DataError, shown, UsageError, write_atomic
-from .files import held, read_status
+from .files import held, read_status, run_file
 from .ladder import Recipe, recipe
 from .block import bag_dls, BagCrop, BagImageBlock, set_norm
 from .resnet import own_names, unwrapped
-from .weights import is_weight_file, safetensor_parts
+from .weights import is_weight_file, load_weights, read_weights, safetensor_parts
 from .models import read_args, read_run
 from .prepared import data_settings, set_record
 from .learner import bag_learner, pick_device
-from .args import check_fingerprint, fingerprint
+from .args import check_fingerprint, check_same_run, fingerprint
 
 # %% ../nbs/21_runs.ipynb #41ebec81
 def weights_parts(
@@ -253,3 +254,12 @@ def run_learner(
     learn = bag_learner(dls, Recipe(r | dict(pretrained=str(own)), r.rung, r.but, r.reading, r.given, r.paper, r.notes, r.held))
     learn.recipe = r
     return learn
+
+def take_last(
+    learn:Learner, # That `bag_learner` made, of the same settings and images
+    path:str|Path # Run folder that is finished
+):
+    "Let `learn` have the last weights of the run, and say so"
+    check_same_run(path, learn)
+    load_weights(learn.model, read_weights(run_file(path, 'last'))[0], shown(str(path)))
+    print(f"'{shown(path)}' is finished: its last weights are taken; load_run('{shown(path)}') reads all of it")

@@ -12,13 +12,14 @@ Docs: https://OWNER.github.io/bot/settle.html.md"""
 # %% auto #0
 __all__ = ['paper_epochs', 'paper_rate', 'short_passes', 'short_rate', 'short_images', 'short_names', 'warmup_epochs',
            'drop_epochs', 'unused', 'repeat_words', 'pow2', 'fit_size', 'fit_bs', 'fit_to', 'fit_view', 'fit_last',
-           'fit_steps', 'update_every', 'comes_made', 'begins_trained', 'shortness', 'why_long', 'fit_short']
+           'sides_of', 'fit_rate', 'fit_steps', 'update_every', 'as_published', 'ema_every', 'comes_made',
+           'begins_trained', 'shortness', 'why_long', 'fit_short']
 
 # %% ../nbs/01_settle.ipynb #319c1da1
 import math, re
 from .core import in_words, UsageError
 from .ranges import read_sizes
-from .ladder import ladder_of, Recipe, torchvision
+from .ladder import ladder_of, ladders, Recipe, torchvision
 
 # %% ../nbs/01_settle.ipynb #8624b066
 paper_epochs = 120
@@ -39,7 +40,8 @@ def drop_epochs(
     n_epoch:float # Length of the run, in epochs
 )->tuple: # Epochs after which the rate drops
     "Drops of `r` in a run of `n_epoch`: as given, or at the paper's shares of the run"
-    of = torchvision['baseline']['epochs'] if ladder_of(r.rung)[0]=='torchvision' else paper_epochs
+    known = any(r.rung.rpartition('.')[2] in o for o in ladders.values())   # not a name of somebody's own
+    of = torchvision['baseline']['epochs'] if (ladder_of(r.rung)[0] if known else r.reading)=='torchvision' else paper_epochs
     return r['drops'] if 'drops' in r.given else tuple(o/of*n_epoch for o in r['drops'])
 
 # %% ../nbs/01_settle.ipynb #cec03af5
@@ -126,14 +128,26 @@ def fit_last(
     if 'size' in r.given and r['size']!=last: raise UsageError(f"sizes={r['sizes']} ends with {last} px and the run has size={r['size']}: let both be the same")
     return r.adopt('what sizes ends with', size=last)
 
+def sides_of(
+    r:Recipe # Settings of a run
+)->list: # Pixels; the smallest in training, and that of validation
+    "Sides of images that the model of `r` has to take"
+    train = min([r['size'], *(o for _,o in read_sizes(r['sizes']))] if r.get('sizes') else [r['size']])
+    return sorted({train, r.get('valid_size') or train})
+
 # %% ../nbs/01_settle.ipynb #cd851404
+def fit_rate(
+    r:Recipe # Settings, its batch settled
+)->Recipe: # With a note, if that changes something
+    "The rate of a row that gives one, in proportion to the batch"
+    return r.adopt(f"{r['bs']} images in a batch", lr=r.paper['lr']*r['bs']/r.paper['bs']) if r.paper.get('lr') else r
+
 def fit_steps(
     r:Recipe, # Settings, its batch and length settled
     n_train:int # Training images
 )->Recipe: # With a note for each change
     "What follows from the batch and the number of steps, where a row gives it"
-    if r.paper.get('lr'): r = r.adopt(f"{r['bs']} images in a batch", lr=r.paper['lr']*r['bs']/r.paper['bs'])
-    n = r['epochs']*(n_train//r['bs'])
+    r,n = fit_rate(r),r['epochs']*(n_train//r['bs'])
     short = ': too few, it is a copy of the weights' if r.get('ema', 0)>=n else ''
     return r.adopt(f"{n:,} steps, in which the mean keeps {r['ema']:g} time constants{short}", ema_steps=update_every(n)) if r.get('ema') else r
 
@@ -142,6 +156,26 @@ def update_every(
 )->int: # Batches
     "Batches from one update of the mean to the next: 32, or fewer in a run of less than 32,000"
     return max(1, min(32, n//1000))
+
+# %% ../nbs/01_settle.ipynb #c844aab3
+def as_published(
+    r:Recipe, # Settings
+    n_train:int # Training images
+)->Recipe: # With a note for each change
+    "What the published rules make of the batch of `r`"
+    r,k = fit_rate(r),r.get('ema_steps') or 32
+    why,n = "torchvision's rule, which leaves out the number of images",max(1, n_train//r['bs'])
+    return r.adopt(why, ema=2e-5*r['bs']*k*-(-n//k)) if r.get('ema') else r
+
+def ema_every(
+    r:Recipe, # Settings of a run
+    n_epoch:int, # Epochs of a fit
+    n_iter:int # Batches of an epoch
+)->int: # Batches; `None` where `r` leaves it open
+    "Batches from one update of the mean to the next in a fit: those of `r`, settled anew for another length"
+    k = r.get('ema_steps')
+    fits = k and 'ema_steps' not in r.given and k==update_every(r['epochs']*n_iter)
+    return update_every(n_epoch*n_iter) if fits else k
 
 # %% ../nbs/01_settle.ipynb #6d385a41
 def comes_made(
@@ -173,6 +207,7 @@ def why_long(
     n_train:int # Training images
 )->str: # Empty if the rule is for it
     "Why the rule for short runs is not for `r`, which begins without published weights"
+    if r['pretrained']: return "it begins with weights: for them rung 'finetune' settles these"
     if comes_made(r['arch']): return 'the model is yours, and may be trained already'
     return f'the rule for short runs is for {short_images:,} images at most' if n_train>short_images else ''
 
@@ -182,7 +217,7 @@ def fit_short(
 )->Recipe: # With a note for each change
     "What a run from random weights needs that shows each image few times"
     k = shortness(r['epochs'])
-    if begins_trained(r) or not k: return r
+    if r.rung in ('finetune', 'probe') or not k: return r
     if why := why_long(r, n_train): return r.note(f'crops, colors and rate: as in a long run, for {why}')
     if 'min_scale' in {*r.given, *r.held}:
         free = [o for o in ('lr', *short_names) if o not in {*r.given, *r.held}]

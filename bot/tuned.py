@@ -55,7 +55,7 @@ def fit_tuned(
     r = r.adopt(f'{n_train:,} training images', epochs=tuned_epochs(n_train), bs=min(32, n_train))
     why,factor = ('and few steps: two thirds', 2) if n_train<tuned_few else ('a third', 1)
     r = r.adopt(f'from weights, {why} of the rate', lr=factor*tuned_rate*r['bs']/256)
-    return r.adopt(f"{r['epochs']} epochs are too few for it", alpha=0.) if r['epochs']<mixup_epochs else r
+    return r.adopt(f"{amount(r['epochs'], 'epoch is', 'epochs are')} too few for it", alpha=0.) if r['epochs']<mixup_epochs else r
 
 # %% ../nbs/01_tuned.ipynb #049fcac3
 def length_words(

@@ -68,19 +68,19 @@ def fit_weights(
     weights:dict, # State dict
     model:nn.Module, # It is for this
     first:str='stem.0', # Name of the first convolution
-    last:str='fc' # Name of the linear layer
+    last:str|tuple='fc' # Name of the linear layer, or of several
 )->tuple: # State dict, and what was changed
     "`weights` with the stem adapted and the head replaced where `model` has others"
     own = model.state_dict()
     w = {k:v for k,v in own.items() if k.endswith('num_batches_tracked')} | weights
-    c,h,notes = f'{first}.weight',f'{last}.weight',[]
+    c,notes = f'{first}.weight',[]
     if c in w and c in own and w[c].ndim==4 and w[c].shape[1]==3!=own[c].shape[1]:
         w[c] = adapt_stem(w[c], own[c].shape[1])
         notes.append(f'{c} adapted from 3 channels to {own[c].shape[1]}')
-    if h in w and h in own and len(w[h])!=len(own[h]) and w[h].shape[1:]==own[h].shape[1:]:
-        notes.append(f'{last} starts anew with {len(own[h])} classes, the weights have {len(w[h])}')
-        w |= {k:v for k,v in own.items() if k.startswith(f'{last}.')}
-    return w,notes
+    heads = {o:(own[k], w[k]) for o in ([last] if isinstance(last, str) else last) if (k := f'{o}.weight') in w and k in own}
+    other = {o:(len(a), len(b)) for o,(a,b) in heads.items() if len(a)!=len(b) and a.shape[1:]==b.shape[1:]}
+    notes += [f'{o} starts anew with {a} classes, the weights have {b}' for o,(a,b) in other.items()]
+    return w | {k:v for k,v in own.items() if k.startswith(tuple(f'{o}.' for o in other))},notes
 
 # %% ../nbs/09_weights.ipynb #69751331
 def misfits(

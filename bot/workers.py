@@ -130,9 +130,11 @@ def died(
     if isinstance(e, RuntimeError) and re.search(r'DataLoader worker .*(killed|exited)', str(e)): return WorkerDied()
     if not isinstance(e, (OSError,EOFError)): return e
     its = _waiting(walk_tb(e.__traceback__), '_try_get_data', '_next_data')
-    return WorkerDied() if its and wait([o.sentinel for o in its], 1) else e   # its connection breaks a moment before it has ended
+    return WorkerDied() if its and wait([o.sentinel for o in its], 1) and any(map(_fell, its)) else e   # its connection breaks a moment before it has ended
 
 # %% ../nbs/03_workers.ipynb #4cacd79f
+def _fell(worker): return bool(worker.exitcode)   # one that has nothing left to read ends by itself, with 0, while others are waited for
+
 def _child_ended(torchs, signum, frame):
     "PyTorch's handler names a loader a call, and forgets it"
     for _ in range(1000):
@@ -140,7 +142,7 @@ def _child_ended(torchs, signum, frame):
             torchs(signum, frame)
             break
         except RuntimeError: pass
-    if any(not o.is_alive() for o in _waiting(walk_stack(frame), '_try_get_data')): raise WorkerDied
+    if any(map(_fell, _waiting(walk_stack(frame), '_try_get_data'))): raise WorkerDied
 
 def deaths_wait():
     "Have PyTorch say that a worker died only where a batch is waited for"

@@ -114,6 +114,8 @@ def test_a_random_split_stays(tmp_path):
     assert set(whole.train)-set(less.train) | set(whole.valid)-set(less.valid)=={(str(top/f'{c}/{i}.jpg'), c) for c,i in (('a',3), ('b',7))}
     assert set(less.train)<=set(whole.train) and set(less.valid)<=set(whole.valid)
     assert "2 excluded by e.csv; 1 that it names are not among the images, the first is" in less.describe()
+    (tmp_path/'plain.txt').write_text('train/a/0.jpg\n')
+    with pytest.raises(DataError, match="No column 'image'"): find_source(top, exclude=tmp_path/'plain.txt')   # whose only line would be its heading
 
 # ---- leaks, twins, labels
 

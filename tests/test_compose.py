@@ -130,6 +130,9 @@ def test_progressive_resizing_is_what_is_written(tmp_path):
     assert torch.allclose(a, b, atol=1e-5)
     assert small(digits(size=64)).distill(path, load=load_run).distillation.teacher.size==64
     assert small(digits(size=64)).distill(learn).distillation.teacher.size==64
+    wide = small(digits(size=32, valid_size=40))   # what it is judged at
+    run_of(wide, tmp_path/'wide')
+    assert [small(digits(size=32)).distill(o, load=load_run).distillation.teacher.size for o in (wide,tmp_path/'wide')]==[40,40]
     learn.dls.train.bs,crop_of(learn.dls.train).size = 16,48
     assert learn.lr==lr/4 and learn.recipe['size']==48 and 'batches of 16' in run_card(learn)['run']
     save_args(path, learn)
@@ -766,6 +769,19 @@ def test_a_killed_worker_is_said_in_words(tmp_path, where, own, monkeypatch):
     assert status['error']==str(e.value) and not list(tmp_path.glob('.claim*')) and bool(status.get('files'))==(where=='save')
     if where=='save': assert run_file(tmp_path, 'state') and status['batch']==1
     for dl in [learn.dls.train, *(o.train for o in others)]: assert len(list(dl))==len(dl)
+
+class Shares(torch.utils.data.IterableDataset):
+    "The first worker has one item, and ends; the other one takes its time"
+    def __iter__(self):
+        i = torch.utils.data.get_worker_info().id
+        for o in range(1+i):
+            time.sleep(2*i)
+            yield i
+
+def test_a_worker_may_end():
+    "By itself, while another one is waited for: also of a loader of somebody else's, after one of ours was read"
+    list(batches_of(torch.utils.data.DataLoader([1,2], batch_size=None, num_workers=1)))
+    assert sorted(torch.utils.data.DataLoader(Shares(), batch_size=None, num_workers=2))==[0,1,1]
 
 class Sleeps:
     def __len__(self): return 3

@@ -171,12 +171,20 @@ def goes_on(one, tmp, hits, batches, n_valid, **kwargs):
     assert apart(parts[-1][0]['weights'], one['weights'])<1e-10
     assert [o['epoch'] for o in csv.DictReader((path/'metrics.csv').open())]==['0', '1']
     assert len((path/'predictions.csv').read_text().splitlines())==n_valid+1
+    return parts[-1][0]
 
 def test_goes_on_with_another_number_of_processes(few, tmp_path):
     "In a script too, where `fit_rung(resume=...)` names the folder"
     one, = run(tmp_path, 1, **few)
     goes_on(one, tmp_path, [(2,8), (1,None)], 6, 12, **few)
     goes_on(one, tmp_path/'script', [(1,2), (2,8), (2,None)], 6, 12, plain=True, **few)
+
+def test_the_average_goes_on_with_another_number_of_processes(few, tmp_path):
+    "From the middle of an epoch, so it is judged as that of a run that nobody stopped"
+    kw = few | dict(alpha=0., ema=4, ema_steps=1)
+    one, = run(tmp_path, 1, **kw)
+    last = goes_on(one, tmp_path, [(2,8), (1,None)], 6, 12, **kw)
+    assert len(last['values'][-1])==5 and all(abs(x-y)<1e-6 for x,y in zip(last['values'][-1][1:], one['values'][-1][1:]))
 
 @pytest.mark.slow
 @pytest.mark.parametrize('hits', [[(2,30), (1,33), (2,None)], [(4,3), (2,20), (1,None)]], ids=str)

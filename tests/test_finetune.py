@@ -1,13 +1,14 @@
 "Runs that begin with weights: which model, how its images are prepared, what learns when, and a head without training"
 import csv, json, re, subprocess, sys, yaml
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np, pytest, torch
 import safetensors.torch as safetensors
 from PIL import Image
 from bot.ablation import asked_rows
 from bot.block import bag_dls
 from bot.cli import ablate_main, main
-from bot.core import UsageError
+from bot.core import DataError, UsageError
 from bot.evaluate import evaluate
 from bot.export import export
 from bot.grid import make_plan
@@ -255,3 +256,49 @@ def test_real_weights(tmp_path):
     learn = bag_learner(bag_dls(data/'clothing', size=128, bs=32), 'probe', arch='tf_efficientnet_lite0', pretrained=str(tmp_path/'lite0.safetensors'))
     with learn.no_bar(), learn.no_logging(): learn.fit_rung(resume=tmp_path/'run')
     assert learn.run_folder.rows[0]['accuracy']>.75
+
+@pytest.mark.parametrize('arch', ['deit_tiny_distilled_patch16_224','levit_128s'])
+def test_weights_with_two_heads(photos, tmp_path, arch, capsys):
+    "Both begin anew; a probe fits one head, and there is no one head that answers"
+    dls = bag_dls(photos, size=224, bs=4, num_workers=0, device='cpu')
+    learn = bag_learner(dls, arch=arch, pretrained=str(weight_file(tmp_path, arch)))
+    assert capsys.readouterr().out.count('starts anew with 2 classes, the weights have 1000')==2
+    with pytest.raises(UsageError, match='mean of 2 heads'): bag_learner(dls, 'probe', arch=arch, pretrained=str(tmp_path/f'{arch}.safetensors')).fit_rung()
+    assert sum(len(o.weight)==2 for o in learn.model.modules() if isinstance(o, torch.nn.Linear))==2
+
+def test_a_model_of_one_size(photos, tmp_path):
+    "Small images are enlarged for it, in validation too; another size is refused before an epoch"
+    arch = 'vit_tiny_patch16_224'
+    assert [fit_recipe(recipe('smooth', arch=arch), 18, o, 'cpu')['size'] for o in (32,120,500)]==[224]*3
+    dls = bag_dls(photos, size=224, valid_size=256, valid_edge=256, bs=4, num_workers=0, device='cpu')
+    with pytest.raises(UsageError, match='size=256 does not fit vit_tiny_patch16_224, which takes images of 224 px'): bag_learner(dls, arch=arch)
+    with pytest.raises(UsageError, match='size=96 does not fit vit_tiny_patch16_224'): bag_learner(bag_dls(photos, size=96, bs=4, num_workers=0, device='cpu'), arch=arch)
+
+def test_without_timm_weights_of_ours_load(photos, tmp_path, monkeypatch):
+    "A head of a thousand answers is not taken for ImageNet's where its names are not at hand"
+    import bot.published, bot.weights
+    f = tmp_path/'a.safetensors'
+    save_weights(get_model('xresnet18d', 1000, widen=.25), f)
+    def none(*args): raise UsageError('timm is not installed')
+    assert known_words(dict(pretrained=str(f), arch='xresnet18d'), ['goldfish'])
+    for o in bot.published,bot.weights: monkeypatch.setattr(o, 'import_timm', none)
+    learn = bag_learner(bag_dls(photos, size=64, bs=4, num_workers=0, device='cpu'), pretrained=str(f), arch='xresnet18d', widen=.25)
+    assert learn.recipe.rung=='finetune' and known_words(learn.recipe, ['goldfish'])==[]
+
+def test_a_probe_is_for_classes(photos, tmp_path):
+    "One for each image, and told before all images are read"
+    f = str(weight_file(tmp_path, 'resnet18'))
+    learn = bag_learner(bag_dls(photos, size=64, bs=4, num_workers=0, device='cpu'), 'probe', arch='resnet18', pretrained=f)
+    for y in torch.eye(2)[:1],torch.tensor([.5]):
+        class Loaders: test_dl = staticmethod(lambda *args, **kwargs: [(torch.zeros(1,3,64,64), y)])
+        with pytest.raises(DataError, match='one for each image'): features_of(SimpleNamespace(model=learn.model, dls=Loaders), [])
+
+def test_a_finished_run_is_taken(photos, tmp_path, capsys):
+    "A page that is run again has the weights that it had"
+    def made(): return bag_learner(bag_dls(photos, size=64, bs=4, num_workers=0, device='cpu'), 'probe', arch='resnet18', pretrained=str(tmp_path/'resnet18.safetensors'))
+    weight_file(tmp_path, 'resnet18')
+    first,again = made(),made()
+    for o in first,again:
+        with o.no_bar(), o.no_logging(): o.fit_rung(resume=tmp_path/'run')
+    assert 'its last weights are taken' in capsys.readouterr().out
+    assert all(torch.equal(v, first.model.state_dict()[k]) for k,v in again.model.state_dict().items())

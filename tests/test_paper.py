@@ -21,7 +21,8 @@ from bot.runs import load_run
 from bot.init import msra, xavier, zero_gamma
 from bot.ladder import ladder, recipe
 from bot.settle import drop_epochs, warmup_epochs
-from bot.learner import bag_learner, native_size
+from bot.learner import bag_learner
+from bot.published import native_size
 from bot.losses import BagLoss, distill_loss, logit_gap, smooth_labels, teacher_loss
 from bot.resnet import conv_bn, macs, n_params
 from bot.optimizer import decayed, nag, scale_lr
@@ -234,7 +235,7 @@ row('A1', 'crop: area is uniform', lambda: np.mean([o for o in boxes()[:,2:].pro
 row('A1', 'crop: ratio 3/4 to 4/3', lambda: ((boxes()[:,3]/boxes()[:,2]).min()>.74, (boxes()[:,3]/boxes()[:,2]).max()<1.35), (True,True))
 row('A1', 'flip, jitter, PCA noise', lambda: [recipe('baseline')[k] for k in ('flip','jitter','pca')], [.5,.4,.1])
 row('A1', 'flip: half of the images', lambda: flipped(), pytest.approx(.5, abs=.04))
-row('A1', 'size of Inception', lambda: native_size('inception_v3'), 299)
+row('A1', 'size of Inception', lambda: native_size("inception_v3")[0], 299)
 row('A1', 'mean', lambda: paper_mean, (123.68,116.779,103.939))
 row('A1', 'deviation', lambda: paper_std, (58.393,57.12,57.375))
 row('A1', 'mean and deviation of 0 to 1', lambda: [round(o/255, 5) for o in paper_mean+paper_std], [.48502,.45796,.40760,.22899,.22400,.22500])

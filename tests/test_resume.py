@@ -113,8 +113,8 @@ def kill_at(p, log, aim, rng, longest):
     time.sleep(rng.uniform(.03, .05) if aim=='save' else rng.uniform(0, dict(valid=.02, ended=.03, again=.2).get(aim, longest)))
     p.kill()
 
-def kill_and_go_on(argv, out, log, aims, rng, longest=.4):
-    "The same command until it ends, killed once for each of `aims`; those that met it alive"
+def kill_and_go_on(argv, out, log, aims, rng, longest=.4, began=None):
+    "The same command until it ends, killed once for each of `aims`; those that met it alive. `began` gets the steps that it went on with"
     before,met = [],[]
     for i in range(100):
         at = read_status(out) if out.exists() else {}
@@ -124,6 +124,7 @@ def kill_and_go_on(argv, out, log, aims, rng, longest=.4):
         p.join(120)
         if p.exitcode==-signal.SIGKILL: met.append(aims[i])
         new = steps(log)[n:]
+        if began is not None: began += new[:1]
         if new and at.get('files'): assert new[0]==(at['epochs'],at['batch']) or at['batch']==6 and new[0]==(at['epochs']+1,0), 'begins where it was saved'
         assert (rows(out)[:len(before)] if before else [])==before, 'rows of finished epochs stay as they are'
         before = finished_rows(out)

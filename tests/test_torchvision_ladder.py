@@ -1,5 +1,5 @@
 "torchvision's published command and code, against the second ladder: each setting, each transform with equal draws, the mean of the weights step by step, and runs that are cut"
-import math, random
+import copy, math, random
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -14,21 +14,24 @@ from torchvision.models import resnet50
 from torchvision.transforms import v2
 from fastai.callback.core import Callback
 from fastai.metrics import accuracy, Perplexity
+from fastai.data.core import DataLoaders
+from fastai.data.load import DataLoader
 from fastai.data.transforms import ToTensor
 from fastai.learner import Learner, load_learner
-from fastai.losses import LabelSmoothingCrossEntropy, LabelSmoothingCrossEntropyFlat
+from fastai.losses import BCEWithLogitsLossFlat, LabelSmoothingCrossEntropy, LabelSmoothingCrossEntropyFlat
 from fastai.torch_core import TensorImage
+from bot import block
 from bot.augment import paper_cfg, random_box, torchvision_norm
 from bot.block import BagCrop, BagImageBlock, BagNormalize, EncodedImage, bag_dls
 from bot.core import UsageError
 from bot.cutmix import BagCutMix, BagMixOrCut, draw_cut, paste
 from bot.files import run_file
-from bot.ladder import ladder_of, ladders, recipe, rows_of, tricks_of
+from bot.ladder import ladder_of, ladders, Recipe, recipe, rows_of, tricks_of
 from bot.learner import bag_learner, decay_of, fit_recipe, mixing
 from bot.loader import repeated
 from bot.losses import BagLoss
 from bot.keys import Step
-from bot.mixup import BagMixup, draw_pairs, mix
+from bot.mixup import BagMixup, draw_pairs, mix, partners
 from bot.models import xresnet18b, xresnet50b
 from bot.optimizer import decayed, scale_lr
 from bot.average import BagEMA, kept_share, theirs
@@ -39,7 +42,7 @@ from bot.runs import load_run, save_weights
 from bot.ranges import read_sizes
 from bot.schedule import lr_schedule
 from bot.sizes import BagSizes, size_at
-from bot.settle import drop_epochs, fit_to, unused, warmup_epochs
+from bot.settle import drop_epochs, fit_to, unused, update_every, warmup_epochs
 from bot.state import read_state
 from bot.trivial import BagErase, BagTrivial
 from bot.test_utils import fit, learner, points
@@ -81,11 +84,15 @@ def test_numbers_and_sources():
     for i,o in enumerate(ladders['torchvision'].values()): assert o.table==f'row {i}' and o.source.startswith('https://pytorch.org/blog/how-to-train') and o.page and o.title
     assert all(o.source.endswith('1812.01187') for o in ladders['paper'].values())
 
-def test_a_row_changes_something_and_nothing_twice():
-    tv = ladders['torchvision']
-    for a,b in zip(tv, list(tv)[1:]):
-        before,after = (recipe(o, ladder='torchvision') for o in (a,b))
-        assert {k for k in after if before.get(k)!=after[k]}==set(tv[b])-{'x'} or b=='rates'
+# what the blog says of each step, over the one before
+each = dict(rates=dict(bs=1024, lr=.5, sched='cosine', warmup=5), trivial=dict(trivial=True), long=dict(epochs=600), erase=dict(erase=.1), smooth=dict(eps=.1),
+    mixup=dict(alpha=.2), cutmix=dict(cutmix=1.), decay=dict(wd=2e-5, decay='not_norms'), fixres=dict(size=176, valid_size=224), ema=dict(ema=25.62, ema_steps=32),
+    resize=dict(valid_edge=232), repeat=dict(repeats=4))
+
+@pytest.mark.parametrize('row', each)
+def test_a_row_changes_what_the_blog_says(row):
+    before,after = (recipe(o, ladder='torchvision') for o in ([*published][[*published].index(row)-1],row))
+    assert {k:v for k,v in after.items() if before.get(k)!=v}==each[row] and set(before)<=set(after)
 
 def test_the_baseline():
     r = recipe('baseline', ladder='torchvision')
@@ -149,6 +156,28 @@ def test_a_batch_has_the_views_of_their_sampler():
         assert sorted(ours[b*bs:(b+1)*bs])==sorted(o for r in ranks for o in r[b*each:(b+1)*each])
     assert len(ours)==1000 and len(set(ours))==250
 
+def repeats_of(photos, rank=0, world=1, bs=16, **kw):
+    "Items of each batch of an epoch with four repeats, and the images, as a process has them"
+    dl = bag_dls(photos, size=32, bs=bs, device='cpu', jitter=0, pca=0, seed=3, repeats=4, reading='torchvision', num_workers=0, **kw).train
+    dl.rank,dl.world = rank,world
+    return [([Step.now.items[i] for i in Step.now.rows], torch.Tensor(x)) for x,_ in dl]
+
+@pytest.mark.parametrize('bs', [16,18])
+def test_no_image_is_its_own_partner(photos, bs):
+    "As in theirs, where eight processes have different images; each of the four views of an image is another"
+    for items,x in repeats_of(photos, bs=bs):
+        partner = partners(len(items), 'torchvision').tolist()
+        assert all(items[i]!=items[j] for i,j in enumerate(partner)) and len(set(items))<=bs/4+1
+        assert all(not torch.equal(x[i], x[j]) for i,a in enumerate(items) for j,b in enumerate(items) if a==b and i<j)
+
+def test_four_processes_have_four_views(photos):
+    "Each process has an image once, and all together have what one would have"
+    whole,ranks = repeats_of(photos),[repeats_of(photos, r, 4) for r in range(4)]
+    assert len(whole)==len(ranks[0])==96//16
+    for b,(items,x) in enumerate(whole):
+        assert torch.equal(torch.cat([o[b][1] for o in ranks]), x) and [k for o in ranks for k in o[b][0]]==items
+        assert all(len(set(o[b][0]))==len(o[b][0])==4 for o in ranks)
+
 @pytest.mark.parametrize('hw', [(40,40), (31,52)])
 def test_pasting_and_blending(hw):
     "CutMix and mixup of a batch and its labels, from their own draws"
@@ -165,6 +194,73 @@ def test_pasting_and_blending(hw):
         lam,partner = drawn(lambda: draw_pairs(8, .2, 'torchvision'))
         assert torch.allclose(tx, mix(x, lam, partner), atol=1e-6) and torch.allclose(ty, mix(one_hot, lam, partner), atol=1e-6)
     assert corrected=={True,False}   # boxes that were cut off, and whole ones
+
+class Flat(nn.Module):
+    "What it is given, and a logit for each of three classes"
+    def __init__(self):
+        super().__init__()
+        self.out,self.given = nn.Linear(3*8*8, 3),[]
+    def forward(self, x):
+        self.given.append(x.clone())
+        return self.out(x.flatten(1)/64)
+
+def of_one_value(bs=8):
+    "Image i has the value i, and three yes or no"
+    items = [(torch.full((3,8,8), float(i)), torch.tensor([1., i%2, float(i%3==0)])) for i in range(4*bs)]
+    return items,DataLoaders(*[DataLoader(items, bs=bs)]*2)
+
+class Targets(Callback):
+    order,run_valid = 1,False
+    def before_fit(self): self.kept = []
+    def after_pred(self): self.kept.append((self.xb[0].clone(), self.y.clone()))
+
+@pytest.mark.parametrize('hook', [BagCutMix, BagMixOrCut])
+def test_several_labels(hook):
+    "Each label has as much of each image as the picture"
+    items,dls = of_one_value()
+    learn = Learner(dls, Flat(), BCEWithLogitsLossFlat(), lr=.1, cbs=[hook(reading='torchvision'), Targets()])
+    with learn.no_bar(): learn.fit(3)
+    mixed = 0
+    for b,(x,y) in enumerate(learn.targets.kept):
+        for i in range(8):
+            own,other = (items[b%4*8+j] for j in (i,(i-1)%8))
+            share = float((x[i].mean()-other[0].mean())/(own[0].mean()-other[0].mean()))
+            assert torch.allclose(y[i], share*own[1]+(1-share)*other[1], atol=1e-4)
+            mixed += 0<share<1
+    assert mixed>12
+
+def test_a_teacher_sees_the_pasted_picture():
+    _,dls = of_one_value()
+    learn = Learner(dls, Flat(), BCEWithLogitsLossFlat(), lr=.1, cbs=[BagCutMix(reading='torchvision'), Targets()])
+    learn.loss_func,teacher = BagLoss(.1, 'torchvision'),Flat()
+    learn.dls.train.dataset = learn.dls.valid.dataset = [(x, int(y[1])) for x,y in learn.dls.train.dataset]
+    learn.distill(teacher)
+    with learn.no_bar(): learn.fit(1)
+    seen = [o for o in teacher.given if len(o)==8][-4:]
+    assert all(torch.equal(a, b[0]) for a,b in zip(seen, learn.targets.kept)) and any(o[0].unique().numel()==2 for o in seen)
+
+def test_smoothing_is_that_of_their_loss():
+    "Of classes and of mixed targets"
+    z,y = torch.randn(8, 5),torch.arange(8)%5
+    theirs_,ours = nn.CrossEntropyLoss(label_smoothing=.1),BagLoss(.1, 'torchvision')
+    q = mix(nn.functional.one_hot(y, 5).float(), torch.tensor([.3]), partners(8, 'torchvision'))
+    for t in y,q: assert float(ours(z, t))==pytest.approx(float(theirs_(z, t)), rel=1e-6)
+
+@pytest.mark.parametrize('rung', ['torchvision.baseline','rates','ema'])
+def test_steps_are_those_of_their_optimizer(photos, rung):
+    "Plain momentum; norms without decay from row `decay` on"
+    dls = bag_dls(photos, size=32, bs=16, num_workers=0, device='cpu', reading='torchvision', jitter=0, pca=0)
+    learn = bag_learner(dls, rung, arch='xresnet18b', widen=1/16)
+    other,r = copy.deepcopy(learn.model),learn.recipe
+    norms = {id(p) for m in other.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
+    parts = [[p for p in other.parameters() if (id(p) in norms)==o] for o in (False,True)]
+    sgd = torch.optim.SGD([dict(params=parts[0]), dict(params=parts[1], weight_decay=0. if rung=='ema' else r['wd'])], lr=.1, momentum=.9, weight_decay=r['wd'])
+    learn.create_opt()
+    learn.opt.set_hypers(lr=.1, mom=r['mom'], wd=r['wd'])
+    for _ in range(3):
+        for p,q in zip(learn.model.parameters(), other.parameters()): p.grad,q.grad = (g := torch.randn_like(p)),g.clone()
+        learn.opt.step(), sgd.step()
+    assert all(torch.allclose(p, q, atol=1e-6) for p,q in zip(learn.model.parameters(), other.parameters()))
 
 @pytest.mark.parametrize('n_epoch,warmup,drops', [(12,3,None), (20,0,None), (9,0,(3,6))])
 def test_rates_are_those_of_their_schedulers(n_epoch, warmup, drops):
@@ -201,12 +297,18 @@ def test_the_size_of_an_epoch():
     assert [size_at(sizes, e, 10) for e in range(10)]==[128]*5+[160]*3+[192]*2
     assert [size_at(sizes, e, 600) for e in (299,300,479,480)]==[128,160,160,192]
 
-def test_trivial_is_drawn_for_each_item(photos):
-    "The workers' crop is theirs, from the same key"
+def test_trivial_is_drawn_for_each_item(photos, monkeypatch):
+    "As in their preset it sees the crop, flipped or not, that would be the image without it"
     def batch(**kw): return torch.Tensor(bag_dls(photos, size=32, bs=16, num_workers=0, device='cpu', jitter=0, pca=0, seed=3, **kw).train.one_batch()[0])
-    a,b = batch(),batch(trivial=True)
-    changed = (a!=b).flatten(1).any(1)
-    assert changed.any() and torch.equal(b, batch(trivial=True))
+    a,b,seen = batch(),batch(trivial=True),[]
+    assert (a!=b).flatten(1).any(1).any() and torch.equal(b, batch(trivial=True))
+    def note(x):
+        seen.append(torch.as_tensor(np.array(x)))
+        return x
+    monkeypatch.setattr(block, 'trivial_augment', note)
+    assert torch.equal(a, batch(trivial=True)) and all(o.shape[-2:]==(32,32) for o in seen)
+    norm = BagNormalize('paper', 0., 0.)(TensorImage(torch.stack(seen[-16:])), split_idx=0)
+    assert torch.equal(torch.Tensor(norm), a) and len({bool(o) for o in (norm==norm.flip(-1)).flatten(1).all(1)})==1
 
 def test_what_decays():
     m,tv = xresnet50b(n_out=10, widen=.125),resnet50(num_classes=10)
@@ -295,8 +397,10 @@ def test_any_number_of_workers(argv, whole, tmp_path):
     same_average(tmp_path/'run', whole)
 
 def test_killed_at_any_moment(argv, whole, tmp_path):
-    "In the middle of epochs, at the border of the sizes, with a mean that has begun"
-    kill_and_go_on([*argv, '--workers', 2, '--out', tmp_path/'run'], tmp_path/'run', tmp_path/'log', ['any']*6, random.Random(1))
+    "At the ends of epochs, where the size changes too, and in the middle of them, with a mean that has begun"
+    began = []
+    met = kill_and_go_on([*argv, '--workers', 2, '--out', tmp_path/'run'], tmp_path/'run', tmp_path/'log', ['ended','ended']+['any']*3, random.Random(1), began=began)
+    assert met[:2]==['ended','ended'] and any(o in began for o in ((2,0),(1,5))), began   # before the step at which the size changes, or the one before that
     assert_same_run(tmp_path/'run', whole)
     same_average(tmp_path/'run', whole)
 
@@ -340,7 +444,37 @@ def test_their_rule_of_the_mean_at_any_batch(bs):
     "Batches that do not divide the images: an epoch has whole batches, and the rule knows epochs and batch size alone"
     dls = bag_dls('digits', bs=bs, reading='torchvision', jitter=0, pca=0, num_workers=0, device='cpu')
     learn = bag_learner(dls, 'ema', as_paper=True, arch='xresnet18b', widen=1/16, epochs=600, but='long,fixres')
-    assert kept_share(600*len(dls.train), 32, learn.recipe['ema'])==pytest.approx(theirs(bs, 600), rel=1e-9)
+    assert kept_share(600, len(dls.train), 32, learn.recipe['ema'])==pytest.approx(theirs(bs, 600), rel=1e-9)
+
+def test_the_mean_of_a_fit_of_another_length(photos, tmp_path):
+    "Its updates and its warmup are those of the fit, and of the run that is written"
+    dls = bag_dls(photos, size=32, bs=16, num_workers=0, device='cpu', reading='torchvision', jitter=0, pca=0)
+    learn = bag_learner(dls, 'ema', arch='xresnet18b', widen=1/16, epochs=6000)
+    assert learn.bag_ema.every==update_every(6000*6)==32
+    with learn.no_bar(), learn.no_logging(): learn.fit_rung(3)
+    avg = learn.bag_ema
+    assert (avg.step, avg.warmup)==(1, 1/3) and int(avg.avg.n_averaged)==12 and avg.share==pytest.approx(kept_share(3, 6, 1))
+    with learn.no_bar(), learn.no_logging(): learn.fit_rung(2, resume=tmp_path/'run')
+    assert learn.recipe['epochs']==2 and learn.recipe['ema_steps']==avg.step==1 and avg.warmup==.5
+    old = bag_learner(dls, 'ema', arch='xresnet18b', widen=1/16, epochs=6000, ema_steps=4)
+    with old.no_bar(), old.no_logging(): old.fit_rung(1)
+    assert old.bag_ema.step==4
+
+@pytest.mark.parametrize('warmup,n_epoch', [(7,25),(5,147)])
+def test_a_copy_ends_with_the_warmup(warmup, n_epoch):
+    "As `epoch<warmup` has it, though the share is a fraction"
+    avg = BagEMA(warmup=warmup/n_epoch, every=1)
+    learn = learner(cbs=avg)
+    with learn.no_bar(), learn.no_logging(): learn.fit(n_epoch)
+    assert int(avg.avg.n_averaged)==(n_epoch-warmup)*len(learn.dls.train)
+
+def test_a_recipe_of_somebodys_own(photos):
+    "A name that no ladder has; its drops are those of its reading"
+    dls = bag_dls(photos, size=32, bs=16, num_workers=0, device='cpu')
+    learn = bag_learner(dls, Recipe(dict(recipe('baseline', arch='xresnet18b', widen=1/16, fp16=False)), 'mine'))
+    with learn.no_bar(), learn.no_logging(): learn.fit_rung(1)
+    own = [Recipe(dict(recipe('baseline', ladder='torchvision')), 'mine', reading=o) for o in ('torchvision','paper')]
+    assert [drop_epochs(o, 90) for o in own]==[(30,60), (22.5,45.)]
 
 @pytest.mark.parametrize('wrong', [dict(ema=0), dict(ema=-1), dict(every=0), dict(every=-3), dict(keep=1.5), dict(keep=1), dict(ema='x')])
 def test_a_mean_that_cannot_be(wrong):
