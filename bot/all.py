@@ -12,8 +12,9 @@ from .sources import find_source
 from .writing import shard
 from .keys import keyed
 from .loader import KeyedDL
-from .augment import paper_mean, paper_std, pca_noise, random_box, scale_hsv
+from .augment import paper_mean, paper_std
 from .encoded import EncodedImage
+from .trivial import BagErase, BagTrivial
 from .block import bag_block, bag_dls, BagCrop, BagImageBlock, BagNormalize, norm_stats
 from .init import init_layers, kaiming, msra, xavier, zero_gamma
 from .resnet import depths, macs, n_params, summary, variants
@@ -33,6 +34,7 @@ from .distill import as_teacher, CachedTeacher, Distillation, Teacher
 from .precision import ChannelsLastBatch, HalfPrecision
 from .average import BagEMA
 from .freezing import FrozenStart
+from .sizes import BagSizes
 from .watch import draw_curves, loss_curves, LossPlot
 from .learner import bag_learner
 from .words import run_card
@@ -52,7 +54,7 @@ from .ablation import ablate
 from .core import add_help as _add_help
 
 __all__ = ['BotError', 'DataError', 'UsageError', 'default_rung', 'fit_to', 'ladder', 'Ladder', 'ladders', 'readings', 'recipe', 'Recipe', 'settings',
-    'Trick', 'Encoded', 'ImageError', 'digits', 'find_source', 'shard', 'keyed', 'KeyedDL', 'paper_mean', 'paper_std', 'pca_noise', 'random_box', 'scale_hsv',
+    'Trick', 'Encoded', 'ImageError', 'digits', 'find_source', 'shard', 'keyed', 'KeyedDL', 'paper_mean', 'paper_std', 'BagErase', 'BagTrivial',
     'bag_block', 'bag_dls', 'BagCrop', 'BagImageBlock', 'BagNormalize', 'EncodedImage', 'norm_stats', 'init_layers', 'kaiming', 'msra', 'xavier',
     'zero_gamma', 'depths', 'macs', 'n_params', 'summary', 'variants', 'from_timm', 'input_cfg', 'load_weights', 'read_weights', 'to_timm', 'features',
     'xresnet_split', 'xresnet18a', 'xresnet18b', 'xresnet18c', 'xresnet18d', 'xresnet26a', 'xresnet26b', 'xresnet26c', 'xresnet26d', 'xresnet34a',
@@ -60,7 +62,7 @@ __all__ = ['BotError', 'DataError', 'UsageError', 'default_rung', 'fit_to', 'lad
     'xresnet101d', 'xresnet152a', 'xresnet152b', 'xresnet152c', 'xresnet152d', 'xresnet200a', 'xresnet200b', 'xresnet200c', 'xresnet200d', 'BagLoss',
     'distill_loss', 'logit_gap', 'smooth_labels', 'soft_cross_entropy', 'teacher_loss', 'decayed', 'nag', 'Nesterov', 'scale_lr', 'cosine_factor',
     'lr_schedule', 'plot_sched', 'step_factor', 'warmup_factor', 'Diverged', 'DivergenceGuard', 'hook_order', 'TargetCheck', 'BagMixup', 'draw_pairs', 'mix',
-    'BagCutMix', 'BagMixOrCut', 'BagEMA', 'as_teacher', 'CachedTeacher', 'Distillation', 'Teacher', 'ChannelsLastBatch', 'HalfPrecision', 'FrozenStart',
+    'BagCutMix', 'BagMixOrCut', 'BagEMA', 'as_teacher', 'CachedTeacher', 'Distillation', 'Teacher', 'ChannelsLastBatch', 'HalfPrecision', 'BagSizes', 'FrozenStart',
     'draw_curves', 'loss_curves', 'LossPlot', 'bag_learner', 'run_card', 'save_args', 'load_run', 'save_weights', 'recorded', 'RunFolder', 'RunLog', 'check',
     'wilson', 'predict', 'predict_to', 'evaluate', 'report', 'leave_report', 'load_exported', 'export', 'ablate']
 _add_help([*globals().values(), *vars(_fastai.Learner).values()], __package__)   # `?` shows what each parameter is

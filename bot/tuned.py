@@ -55,7 +55,9 @@ def fit_tuned(
     r = r.adopt(f'{n_train:,} training images', epochs=tuned_epochs(n_train), bs=min(32, n_train))
     why,factor = ('and few steps: two thirds', 2) if n_train<tuned_few else ('a third', 1)
     r = r.adopt(f'from weights, {why} of the rate', lr=factor*tuned_rate*r['bs']/256)
-    return r.adopt(f"{amount(r['epochs'], 'epoch is', 'epochs are')} too few for it", alpha=0.) if r['epochs']<mixup_epochs else r
+    if r['epochs']<mixup_epochs: r = r.adopt(f"{amount(r['epochs'], 'epoch is', 'epochs are')} too few for it", alpha=0.)
+    strong = r['teacher'] is not None and 'T' not in r.given
+    return r.note(f"T={r['T']:g} is the paper's, from random weights: a teacher's term may weigh that many times as much as the labels', and fine-tuning can be lost by it; T=1 lets both weigh alike") if strong else r
 
 # %% ../nbs/01_tuned.ipynb #049fcac3
 def length_words(
