@@ -19,8 +19,16 @@ _tuned,_none = dict(rung='finetune'),dict(rung='finetune', eps=0., alpha=0.)
 kinds = dict(probe=dict(rung='probe'), finetune=_tuned, none=_none)
 _alone = dict(smooth=dict(eps=.1), mixup=dict(alpha=.2), cutmix=dict(cutmix=1.), trivial=dict(trivial=True), ema=dict(ema=25.62))
 kinds |= {k:_none | o for k,o in _alone.items()}
-kinds |= {f'lr{k:g}':_tuned | dict(lr_factor=k) for k in (.5,1.,2.,4.)} | {f'epochs{k:g}':_tuned | dict(epochs_factor=k) for k in (.5,2.,2.5)}
-kinds |= {f'{name}{v:g}':_tuned | {name:v} for name,vs in dict(layer_decay=(.4,.8,1.), min_scale=(.08,.6), freeze=(0,), alpha=(.2,)).items() for v in vs}
+kinds |= {f'lr{k:g}':_tuned | dict(lr_factor=k) for k in (.5,1.,2.,4.)} | {f'epochs{k:g}':_tuned | dict(epochs_factor=k) for k in (.125,.25,.5,2.,2.5)}
+kinds |= {f'{name}{v:g}':_tuned | {name:v} for name,vs in dict(layer_decay=(.4,.8,1.), min_scale=(.08,.6), freeze=(0,), alpha=(0.,.2), eps=(0.,)).items() for v in vs}
+
+def kind_of(row):
+    "Settings of a row, or of several joined by '+'"
+    return {k:v for o in row.split('+') for k,v in kinds[o].items()}
+
+def head_of_row(row):
+    "How the new head starts: 'zero', since it does; runs of before have 'xavier'. A probe and fastai's way have heads of their own"
+    return '' if row=='probe' or row.startswith('fastai') else 'zero'
 
 def fold_rows(src, fold, n):
     "(path, class, does it validate?) of a fold; `n` of the rest train, or all with 0"
@@ -51,7 +59,7 @@ def ours(row, src, table, n, job, fold):
     from bot.ladder import options, recipe
     from bot.learner import bag_learner
     from bot.tuned import tuned_epochs, tuned_rate
-    kw,n_train = dict(kinds[row]),sum(not o[2] for o in fold_rows(src, fold, n))
+    kw,n_train = kind_of(row),sum(not o[2] for o in fold_rows(src, fold, n))
     if k := kw.pop('lr_factor', None): kw['lr'] = k*tuned_rate*min(32, n_train)/256
     if k := kw.pop('epochs_factor', None): kw['epochs'] = round(k*tuned_epochs(n_train))
     kw |= dict(arch=job['arch'], pretrained=job['weights'], size=job['size'], fp16=False)
@@ -89,7 +97,7 @@ def one(job):
         table,start = table_of(fold_rows(job['src'], job['fold'], job['n']), f'{d}/images.csv'),time.perf_counter()
         acc,epochs = (theirs if job['row'].startswith('fastai') else ours)(job['row'], job['src'], table, job['n'], job, job['fold'])
     name = torch.cuda.get_device_name() if job['device']=='cuda' else 'cpu'
-    return dict(set=Path(job['src']).name, arch=job['arch'], size=job['size'], n=job['n'], fold=job['fold'], row=job['row'], accuracy=f'{acc:.6f}', epochs=epochs,
+    return dict(set=Path(job['src']).name, arch=job['arch'], size=job['size'], n=job['n'], fold=job['fold'], row=job['row'], head=head_of_row(job['row']), accuracy=f'{acc:.6f}', epochs=epochs,
         seconds=f'{time.perf_counter()-start:.1f}', device=name)
 
 def kept(path=here): return list(csv.DictReader(path.open())) if path.exists() else []
@@ -118,11 +126,12 @@ def part(o):
 def summary(runs, first):
     "A row for each length, kind and part of the folds, compared with the kind `first` of the same length"
     acc = {}
-    for o in runs: acc.setdefault((o['set'],o['arch'],o['size'],o['n'],part(o),o['row'],o['device']), {})[o['fold']] = float(o['accuracy'])
-    for (*k,row,device),o in acc.items():
-        base = acc.get((*k,first,device), {})
+    for o in runs: acc.setdefault((o['set'],o['arch'],o['size'],o['n'],part(o),o['row'],o['head'],o['device']), {})[o['fold']] = float(o['accuracy'])
+    for (*k,row,head,device),o in acc.items():
+        heads = [''] if first=='probe' else [head] if head else ['zero','xavier']
+        base,h = next(((b, h) for h in heads if (b := acc.get((*k,first,h,device)))), ({},head))
         if row in (first,'probe') or len(set(o) & set(base))<2: continue
-        yield dict(set=k[0], arch=k[1], size=k[2], n='all' if k[3]=='0' else k[3], part=k[4], row=row, over=first, device=device) | compared(o, base)
+        yield dict(set=k[0], arch=k[1], size=k[2], n='all' if k[3]=='0' else k[3], part=k[4], row=row, over=first, head=head or h, device=device) | compared(o, base)
 
 @call_parse
 def main(
@@ -141,7 +150,7 @@ def main(
     src,weights,names,ns = str(Path(src).resolve()),str(Path(weights).resolve()),rows.split(','),[int(o) for o in n.split(',')]
     base = dict(src=src, weights=weights, arch=arch, size=size, device=device, workers=workers)
     todo = [base | dict(n=k, fold=int(f), row=r) for k in ns for f in folds.split(',') for r in names]
-    def key(o): return tuple(str(o[k]) for k in ('arch','size','n','fold','row'))
+    def key(o): return (*(str(o[k]) for k in ('arch','size','n','fold','row')), o.get('head', head_of_row(o['row'])))
     done = {key(o) for o in kept() if o['set']==Path(src).name and (o['device']=='cpu')==(device=='cpu')}
     with get_context('spawn').Pool(jobs) as pool:
         for o in pool.imap_unordered(one, [o for o in todo if key(o) not in done]): keep(o), print(o, file=sys.stderr, flush=True)

@@ -8,7 +8,7 @@ Docs: https://OWNER.github.io/bot/init.html.md"""
 
 # %% auto #0
 __all__ = ['weight_layers', 'norm_layers', 'inits', 'init_layers', 'fans', 'msra_', 'msra', 'xavier', 'kaiming', 'kaiming_out',
-           'last_norm', 'zero_last', 'zero_gamma']
+           'last_norm', 'zero_last', 'zero_gamma', 'zero_head']
 
 # %% ../nbs/07_init.ipynb #0f1b43e6
 from functools import partial
@@ -110,3 +110,13 @@ def zero_gamma(
     n = sum(zero_last(m) for m in model.modules())
     if not n: warnings.warn(f'zero_gamma found no residual block that ends in a norm in this {type(model).__name__}: nothing was set', stacklevel=2)
     return n
+
+# %% ../nbs/07_init.ipynb #fd52a50a
+def zero_head(
+    head:nn.Module # What answers: a linear layer, or more that ends in one; changed in place
+)->nn.Module: # The same
+    "Start the last linear layer of `head` at 0"
+    for o in [m for m in head.modules() if isinstance(m, nn.Linear)][-1:]:
+        nn.init.zeros_(o.weight)
+        if o.bias is not None: nn.init.zeros_(o.bias)
+    return head

@@ -34,7 +34,7 @@ from .ladder import check_settings, Recipe, recipe, setting, settings, usual_rea
 from .settle import as_published, comes_made, drop_epochs, ema_every, fit_last, fit_to, repeat_words, sides_of, unused, warmup_epochs
 from .tuned import fit_probe, fit_tuned, freeze_epochs, length_words, usual_rung
 from .block import bag_of, norm_stats
-from .init import inits, xavier, zero_gamma
+from .init import inits, zero_gamma, zero_head
 from .resnet import check_size, our_names
 from .weights import input_cfg, is_weight_file
 from .models import get_model, read_run, usable_device, xresnet_split
@@ -155,7 +155,7 @@ def other_head(
     p = r['pretrained']
     known = file_classes(p) if p not in (None, False) and is_weight_file(p) else []
     if len(known)!=len(classes) or known==[str(o) for o in classes]: return []
-    xavier(head_of(model) or torch.nn.Identity())
+    zero_head(head_of(model) or torch.nn.Identity())
     return [f'{p}: its {len(known)} classes are others, or in another order: the head starts anew']
 
 # %% ../nbs/20_learner.ipynb #95fd5f0e

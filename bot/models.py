@@ -27,7 +27,7 @@ from .core import DataError, nearest, shown, UsageError
 from .files import run_file
 from .ladder import check_settings, is_paper, ladder, settings
 from .augment import reading_cfg
-from .init import xavier
+from .init import xavier, zero_head
 from .resnet import channels_in, make_untrained, our_names, own_names, unwrapped, variants, XResNet
 from .weights import check_cfg, file_cfg, first_line, import_timm, is_weight_file, load_weights, max_side, pretrain, read_weights, timm_cfg
 from .weights import weights_name
@@ -150,9 +150,9 @@ def make_timm(
     return model
 
 def _new_head(model):
-    "The paper's start for what answers: timm's own may be so large that the first losses are"
+    "Nothing at first for what answers: timm's own start may be so large that the first losses are"
     heads = model.get_classifier()
-    for o in heads if isinstance(heads, (tuple,list)) else [heads]: xavier(o)
+    for o in heads if isinstance(heads, (tuple,list)) else [heads]: zero_head(xavier(o))
 
 # %% ../nbs/10_models.ipynb #e311a1fb
 def get_model(

@@ -80,7 +80,7 @@ def fit_weights(
     heads = {o:(own[k], w[k]) for o in ([last] if isinstance(last, str) else last) if (k := f'{o}.weight') in w and k in own}
     other = {o:(len(a), len(b)) for o,(a,b) in heads.items() if len(a)!=len(b) and a.shape[1:]==b.shape[1:]}
     notes += [f'{o} starts anew with {a} classes, the weights have {b}' for o,(a,b) in other.items()]
-    return w | {k:v for k,v in own.items() if k.startswith(tuple(f'{o}.' for o in other))},notes
+    return w | {k:torch.zeros_like(v) for k,v in own.items() if k.startswith(tuple(f'{o}.' for o in other))},notes   # as `zero_head`
 
 # %% ../nbs/09_weights.ipynb #69751331
 def misfits(
