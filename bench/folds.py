@@ -22,13 +22,15 @@ kinds |= {k:_none | o for k,o in _alone.items()}
 kinds |= {f'lr{k:g}':_tuned | dict(lr_factor=k) for k in (.5,1.,2.,4.)} | {f'epochs{k:g}':_tuned | dict(epochs_factor=k) for k in (.125,.25,.5,2.,2.5)}
 kinds |= {f'{name}{v:g}':_tuned | {name:v} for name,vs in dict(layer_decay=(.4,.8,1.), min_scale=(.08,.6), freeze=(0,), alpha=(0.,.2), eps=(0.,)).items() for v in vs}
 
+kinds |= dict(xavier=dict(xavier=True))   # for the new head, as "epochs0.25+xavier"
+
 def kind_of(row):
     "Settings of a row, or of several joined by '+'"
     return {k:v for o in row.split('+') for k,v in kinds[o].items()}
 
 def head_of_row(row):
-    "How the new head starts: 'zero', since it does; runs of before have 'xavier'. A probe and fastai's way have heads of their own"
-    return '' if row=='probe' or row.startswith('fastai') else 'zero'
+    "How the new head starts: 'zero', in runs of before 'xavier'. A probe and fastai's way have heads of their own"
+    return '' if row=='probe' or row.startswith('fastai') else 'xavier' if row.endswith('+xavier') else 'zero'
 
 def fold_rows(src, fold, n):
     "(path, class, does it validate?) of a fold; `n` of the rest train, or all with 0"
@@ -56,11 +58,14 @@ def ours(row, src, table, n, job, fold):
     "Accuracy after the last epoch, and epochs"
     from fastai.torch_core import set_seed
     from bot.cli import data_of, train
+    from bot.freezing import head_of
+    from bot.init import xavier
     from bot.ladder import options, recipe
     from bot.learner import bag_learner
     from bot.tuned import tuned_epochs, tuned_rate
     kw,n_train = kind_of(row),sum(not o[2] for o in fold_rows(src, fold, n))
     if k := kw.pop('lr_factor', None): kw['lr'] = k*tuned_rate*min(32, n_train)/256
+    random = kw.pop('xavier', False)
     if k := kw.pop('epochs_factor', None): kw['epochs'] = round(k*tuned_epochs(n_train))
     kw |= dict(arch=job['arch'], pretrained=job['weights'], size=job['size'], fp16=False)
     own = dict(workers=job['workers'], root=src, seed=fold)
@@ -69,6 +74,7 @@ def ours(row, src, table, n, job, fold):
     r,dls = data_of(str(table), recipe(kw.pop('rung'), **kw), options() | own | dict(exclude=None), job['device'], False, None)
     set_seed(fold)
     learn = bag_learner(dls, r)
+    if random: xavier(head_of(learn.model))
     with learn.no_bar(), learn.no_logging(): learn.fit_rung(cbs=judge_last())
     return score(learn)
 

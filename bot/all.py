@@ -12,11 +12,11 @@ from .sources import find_source
 from .writing import shard
 from .keys import keyed
 from .loader import KeyedDL
-from .augment import paper_mean, paper_std
+from .augment import paper_mean, paper_std, pca_noise, random_box, scale_hsv
 from .encoded import EncodedImage
 from .trivial import BagErase, BagTrivial
 from .block import bag_block, bag_dls, BagCrop, BagImageBlock, BagNormalize, norm_stats
-from .init import init_layers, kaiming, msra, xavier, zero_gamma
+from .init import kaiming, msra, xavier, zero_gamma
 from .resnet import depths, macs, n_params, summary, variants
 from .weights import from_timm, input_cfg, load_weights, read_weights, to_timm
 from .models import features, xresnet_split
@@ -35,7 +35,7 @@ from .precision import ChannelsLastBatch, HalfPrecision
 from .average import BagEMA
 from .freezing import FrozenStart
 from .sizes import BagSizes
-from .watch import draw_curves, loss_curves, LossPlot
+from .watch import LossPlot
 from .learner import bag_learner
 from .words import run_card
 from .args import save_args
@@ -54,8 +54,8 @@ from .ablation import ablate
 from .core import add_help as _add_help
 
 __all__ = ['BotError', 'DataError', 'UsageError', 'default_rung', 'fit_to', 'ladder', 'Ladder', 'ladders', 'readings', 'recipe', 'Recipe', 'settings',
-    'Trick', 'Encoded', 'ImageError', 'digits', 'find_source', 'shard', 'keyed', 'KeyedDL', 'paper_mean', 'paper_std', 'BagErase', 'BagTrivial',
-    'bag_block', 'bag_dls', 'BagCrop', 'BagImageBlock', 'BagNormalize', 'EncodedImage', 'norm_stats', 'init_layers', 'kaiming', 'msra', 'xavier',
+    'Trick', 'Encoded', 'ImageError', 'digits', 'find_source', 'shard', 'keyed', 'KeyedDL', 'paper_mean', 'paper_std', 'pca_noise', 'random_box', 'scale_hsv', 'BagErase', 'BagTrivial',
+    'bag_block', 'bag_dls', 'BagCrop', 'BagImageBlock', 'BagNormalize', 'EncodedImage', 'norm_stats', 'kaiming', 'msra', 'xavier',
     'zero_gamma', 'depths', 'macs', 'n_params', 'summary', 'variants', 'from_timm', 'input_cfg', 'load_weights', 'read_weights', 'to_timm', 'features',
     'xresnet_split', 'xresnet18a', 'xresnet18b', 'xresnet18c', 'xresnet18d', 'xresnet26a', 'xresnet26b', 'xresnet26c', 'xresnet26d', 'xresnet34a',
     'xresnet34b', 'xresnet34c', 'xresnet34d', 'xresnet50a', 'xresnet50b', 'xresnet50c', 'xresnet50d', 'xresnet101a', 'xresnet101b', 'xresnet101c',
@@ -63,6 +63,6 @@ __all__ = ['BotError', 'DataError', 'UsageError', 'default_rung', 'fit_to', 'lad
     'distill_loss', 'logit_gap', 'smooth_labels', 'soft_cross_entropy', 'teacher_loss', 'decayed', 'nag', 'Nesterov', 'scale_lr', 'cosine_factor',
     'lr_schedule', 'plot_sched', 'step_factor', 'warmup_factor', 'Diverged', 'DivergenceGuard', 'hook_order', 'TargetCheck', 'BagMixup', 'draw_pairs', 'mix',
     'BagCutMix', 'BagMixOrCut', 'BagEMA', 'as_teacher', 'CachedTeacher', 'Distillation', 'Teacher', 'ChannelsLastBatch', 'HalfPrecision', 'BagSizes', 'FrozenStart',
-    'draw_curves', 'loss_curves', 'LossPlot', 'bag_learner', 'run_card', 'save_args', 'load_run', 'save_weights', 'recorded', 'RunFolder', 'RunLog', 'check',
+    'LossPlot', 'bag_learner', 'run_card', 'save_args', 'load_run', 'save_weights', 'recorded', 'RunFolder', 'RunLog', 'check',
     'wilson', 'predict', 'predict_to', 'evaluate', 'report', 'leave_report', 'load_exported', 'export', 'ablate']
 _add_help([*globals().values(), *vars(_fastai.Learner).values()], __package__)   # `?` shows what each parameter is

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image, ImageEnhance
 import bot.check, bot.look
-from bot.all import bag_dls, check, find_source
+from bot.all import bag_dls, check, DataError, find_source
 from bot.cases import case_kinds as kinds, quick_check
 from bot.cli import check_main
 from bot.images import Encoded, ImageError

@@ -249,8 +249,8 @@ def test_every_file_is_used_said_or_the_folder_refused(tmp_path):
         except DataError: continue
         said,read = src.describe(),read+1
         if ' and ' in said.partition('\n')[2]: continue   # not all is written out
-        left = numbers(r'\((\d+) images\)', said)
-        assert len(src.items)+len(src.test)+left+numbers(r'(\d+) images outside', said)==n_images, said
+        left = numbers(r'\((\d+) images?\)', said)
+        assert len(src.items)+len(src.test)+left+numbers(r'(\d+) images? outside', said)==n_images, said
         assert len({f for f,_ in src.items+src.test})==len(src.items)+len(src.test)
         if not left: assert numbers(r'(\d+) (?:\.\w+|without suffix)', said)==n_others, said
     assert read>30
