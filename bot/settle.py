@@ -19,7 +19,7 @@ __all__ = ['paper_epochs', 'paper_rate', 'short_passes', 'short_rate', 'short_im
 import math, re
 from .core import in_words, UsageError
 from .ranges import read_sizes
-from .ladder import ladder_of, ladders, Recipe, torchvision
+from .ladder import ladder_of, Recipe, torchvision
 
 # %% ../nbs/01_settle.ipynb #8624b066
 paper_epochs = 120
@@ -40,8 +40,9 @@ def drop_epochs(
     n_epoch:float # Length of the run, in epochs
 )->tuple: # Epochs after which the rate drops
     "Drops of `r` in a run of `n_epoch`: as given, or at the paper's shares of the run"
-    known = any(r.rung.rpartition('.')[2] in o for o in ladders.values())   # not a name of somebody's own
-    of = torchvision['baseline']['epochs'] if (ladder_of(r.rung)[0] if known else r.reading)=='torchvision' else paper_epochs
+    try: where = ladder_of(r.rung)[0]
+    except UsageError: where = r.reading   # somebody's own
+    of = torchvision['baseline']['epochs'] if where=='torchvision' else paper_epochs
     return r['drops'] if 'drops' in r.given else tuple(o/of*n_epoch for o in r['drops'])
 
 # %% ../nbs/01_settle.ipynb #cec03af5
@@ -206,7 +207,7 @@ def why_long(
     r:Recipe, # Settings
     n_train:int # Training images
 )->str: # Empty if the rule is for it
-    "Why the rule for short runs is not for `r`, which begins without published weights"
+    "Why the rule for short runs is not for `r`, which is no row that settles these itself"
     if r['pretrained']: return "it begins with weights: for them rung 'finetune' settles these"
     if comes_made(r['arch']): return 'the model is yours, and may be trained already'
     return f'the rule for short runs is for {short_images:,} images at most' if n_train>short_images else ''

@@ -292,7 +292,7 @@ def _write(out, parts, info, most, workers, made):
             _say(out, 'stopped; the same command goes on')
             raise
         write_index(out, plan, parts, info)
-    if said: print(f"{amount(len(said), 'image')} cannot be read and {'are' if len(said)>1 else 'is'} kept unchanged, the first is '{shown(said[0][0])}': {shown(said[0][1])}")
+    if said: print(f"{amount(len(said), 'image cannot be read and is', 'images cannot be read and are')} kept unchanged, the first is '{shown(said[0][0])}': {shown(said[0][1])}")
     _say(out, f"{amount(sum(map(len, parts.values())), 'image')} in {amount(len(plan), 'shard')}, {sum((out/o[1]).stat().st_size for o in plan)/2**20:,.1f} MB")
     return out
 
