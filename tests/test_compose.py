@@ -318,9 +318,9 @@ def test_one_layer_says_so(capsys):
 
 def compiled(model): return torch.compile(model, backend='eager')
 wraps = dict(compiled=compiled, parallel=nn.DataParallel, both=lambda o: compiled(nn.DataParallel(o)), reverse=lambda o: nn.DataParallel(compiled(o)))
-some_wraps = [pytest.param(o, marks=[] if k in ('both','reverse') else pytest.mark.slow) for k,o in wraps.items()]
+def one_wrap(name): return [pytest.param(o, marks=[] if k==name else pytest.mark.slow) for k,o in wraps.items()]
 
-@pytest.mark.parametrize('wrap', some_wraps, ids=wraps)
+@pytest.mark.parametrize('wrap', one_wrap('both'), ids=wraps)
 def test_a_wrapped_model_leaves_plain_weights(tmp_path, wrap):
     "As the network itself has them, which a run, wrapped in any way, reads"
     def make(): return xresnet18d(n_out=10, widen=1/16)
@@ -335,7 +335,7 @@ def test_a_wrapped_model_leaves_plain_weights(tmp_path, wrap):
     early = wrap(make()).state_dict()   # names as an earlier run, or another program, has them
     assert torch.equal(load_weights(make(), early).fc.weight, early[next(k for k in early if k.endswith('fc.weight'))])
 
-@pytest.mark.parametrize('wrap', some_wraps, ids=wraps)
+@pytest.mark.parametrize('wrap', one_wrap('reverse'), ids=wraps)
 def test_a_wrapped_model_goes_on(tmp_path, wrap):
     "With open gradients, from one kind of wrapper to another"
     def learner(wrap): return bag_learner(digits(bs=128), 'baseline', arch=wrap(xresnet18d(n_out=10, widen=1/16)), epochs=2)

@@ -69,8 +69,9 @@ def test_the_run_of_one_process(one, tmp_path, world):
         assert (o['loss']-one['loss']).abs().max()<1e-6
     assert all(o['values']==several[0]['values'] and apart(o['weights'], several[0]['weights'])==0 for o in several)
 
-batches = [dict(grad_accum_steps=2, but='distill', class_weights='balanced'), dict(but='distill', alpha=0., class_weights='balanced')]
-more_batches = [dict(grad_accum_steps=2), dict(grad_accum_steps=3, bs=66, alpha=0., cutmix=1.), dict(grad_accum_steps=2, alpha=0., class_weights='balanced'), dict(bs=61)]
+batches = [dict(grad_accum_steps=2, but='distill', class_weights='balanced')]
+more_batches = [dict(but='distill', alpha=0., class_weights='balanced'), dict(grad_accum_steps=2), dict(grad_accum_steps=3, bs=66, alpha=0., cutmix=1.), dict(bs=61),
+    dict(grad_accum_steps=2, alpha=0., class_weights='balanced')]
 
 @pytest.mark.parametrize('kw', batches+[pytest.param(o, marks=pytest.mark.slow) for o in more_batches], ids=str)
 def test_other_batches(tmp_path, kw):

@@ -100,13 +100,14 @@ def test_rates_fall_and_the_body_waits(photos, tmp_path):
 def test_a_probe_is_a_run(photos, tmp_path, capsys):
     "By the command: one row, finished, and the logits are scikit-learn's"
     f = weight_file(tmp_path, 'mobilenetv3_small_100')
-    argv = [sys.executable, '-m', 'bot', 'train', photos, '--pretrained', f, '--arch', 'mobilenetv3_small_100', '--head-only', '--size', '64', '--bs', '6', '--workers', '0', '--device', 'cpu',
-        '--alpha', '.2', '--ema', '4', '--out', tmp_path/'run']
-    res = subprocess.run(list(map(str, argv)), capture_output=True, text=True)
-    assert res.returncode==0 and main(list(map(str, argv[4:])))==0, res.stderr
-    assert 'could not be' not in res.stdout+res.stderr and (tmp_path/'run/report.html').is_file()
-    assert 'alpha=0.2: without effect' in res.stdout and 'is finished' in capsys.readouterr().out
-    assert 'one look at 18 images' in res.stdout and json.loads((tmp_path/'run/status.json').read_text())['C']==float(re.search(r' C=([\d.e-]+)', res.stdout)[1])
+    argv = [str(o) for o in (photos, '--pretrained', f, '--arch', 'mobilenetv3_small_100', '--head-only', '--size', 64, '--bs', 6, '--workers', 0, '--device', 'cpu',
+        '--alpha', .2, '--ema', 4, '--out', tmp_path/'run')]
+    assert main(argv)==0
+    res = capsys.readouterr()
+    assert 'could not be' not in res.out+res.err and (tmp_path/'run/report.html').is_file()
+    assert 'alpha=0.2: without effect' in res.out
+    assert 'one look at 18 images' in res.out and json.loads((tmp_path/'run/status.json').read_text())['C']==float(re.search(r' C=([\d.e-]+)', res.out)[1])
+    assert main(argv)==0 and 'is finished' in capsys.readouterr().out
     script = read_args(tmp_path/'run/args.yaml')['resolved'] and yaml.safe_load((tmp_path/'run/args.yaml').read_text())['python']
     res = subprocess.run([sys.executable, '-c', script+'\nprint(learn.fitted_head[0].n_features_in_)'], capture_output=True, text=True, cwd=tmp_path)   # nothing else is imported
     assert res.returncode==0 and res.stdout.strip().endswith('1024'), res.stderr
