@@ -26,6 +26,7 @@ from .core import shown, UsageError, write_atomic
 from .files import plain_args
 from .ladder import options
 from .settle import drop_epochs, warmup_epochs
+from .tuned import freeze_epochs
 from .objects import whole_path
 from .links import check_same_images, items_hash
 from .sources import file_size
@@ -251,7 +252,7 @@ def save_args(
     norm = dict(zip(('mean', 'std'), (o.tolist() for o in norm_stats(dls))))
     args = dict(rung=r.rung, but=r.but, reading=r.reading, settings=dict(r), given=r.given, changed=r.notes, data=made_with(dls), normalized=norm,
         data_cfg=seen_cfg(learn), best=dict(by=by, better=by and ('lower' if lower_is_better(by) else 'higher')),
-        resolved=dict(lr=learn.lr, warmup=warmup_epochs(r, r['epochs']), drops=drop_epochs(r, r['epochs']), device=str(dls.device)),
+        resolved=dict(lr=learn.lr, warmup=warmup_epochs(r, r['epochs']), drops=drop_epochs(r, r['epochs']), freeze=freeze_epochs(r, r['epochs']), device=str(dls.device)),
         weights=dict(zip(('name', 'licence'), started_from(r))),
         classes=list(dls.vocab), n_train=len(dls.train_ds), n_valid=len(dls.valid_ds), fingerprint=fingerprint(dls), valid_hash=valid_hash(dls),
         **image_places(dls), versions=versions(), python=python_of(learn))

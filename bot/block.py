@@ -313,7 +313,7 @@ def bag_dls(
         num_workers=n_workers(device) if num_workers is None else num_workers)
     named = {k:os.path.abspath(v) for k,v in dict(root=root, exclude=exclude).items() if v is not None}   # wherever the run is read from
     dls.bag = dict(src=src, bs=bs, seed=seed, bad=bad, valid_pct=valid_pct, split_seed=split_seed) | named | made
-    dls.free = tuple(k for k in short_names if kwargs.get(k) is None and k not in src.settings)   # what nobody chose, a recipe may
+    dls.free = {k:made[k] for k in short_names if kwargs.get(k) is None and k not in src.settings}   # what nobody chose, a recipe may
     return dls
 
 # %% ../nbs/06_block.ipynb #1315b0f0

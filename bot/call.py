@@ -122,6 +122,8 @@ def weights_alone(
     "`argv` with 'true' where `--pretrained` has no word that means weights after it: the word stays the source"
     return _with_true(argv, lambda o, after: o=='--pretrained' and (after=='' or after[0]=='-' or not _means_weights(after)))
 
+def _ends_alone(words): return any(o=='--pretrained' and after[:1] in ('', '-') for o,after in zip(words, [*words[1:], '']))
+
 # %% ../nbs/30_call.ipynb #b4d49703
 def read_words(
     p:Parser, # Of a command
@@ -161,7 +163,7 @@ def words_for(
     p = parser_of(f, prog, values and values(alone))
     try: return read_words(p, alone, known)
     except UsageError:
-        if alone==words or not p.parse_known_args(alone)[1]: raise
+        if alone==words or not p.parse_known_args(alone)[1] or _ends_alone(words): raise
         return read_words(p, words, known)   # there is a source beside the word, so it is meant for weights
 
 # %% ../nbs/30_call.ipynb #e5c75c86

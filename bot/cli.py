@@ -47,7 +47,7 @@ def train(
     rung = usual_rung(given.get('pretrained'), head_only, rung)
     o,changes,asked = _wanted(given, rung=rung, but=but, as_paper=as_paper, deterministic=deterministic)
     out,args = distributed.from_first(runs.place, out, asked, fresh)
-    if args and runs.is_finished(out): return say(_finished_words(out, args, src))
+    if args and runs.is_finished(out): return say(_finished_words(out, args, src, asked))
     if deterministic: precision.be_deterministic()
     r,dls = data_of(src, runs.run_recipe(args) if args else recipe(rung, but, o['reading'], **changes), o, learner.pick_device(device), as_paper, args)
     set_seed(o['seed'])
@@ -87,12 +87,14 @@ def data_of(
     r = learner.fit_recipe(r, source.n_train, source.short_edge, device, getattr(source, 'settings', None), as_paper)
     return r,block.bag_dls(source, **kw, reading=r.reading, **{k:o[k] for k in ('valid_pct','bad','seed')}, **prepared.data_settings(r))
 
-def _finished_words(run, args, src):
+def _finished_words(run, args, src, asked=None):
     "Tidy a run that has come to its end, and say what to do with it"
     from bot.files import sweep
     sweep(run)
     was = args.get('path')
     if was and not {str(src), os.path.abspath(src)} & {was}: say(f"its images were those of '{shown(was)}'; '{shown(src)}' was not looked at")
+    n,was = ((o or {}).get('epochs') for o in (asked, args.get('asked')))
+    if n not in (None, was): say(f'--epochs {n} changes nothing: the run has its length; --fresh begins another beside it')
     return f"The run in {run} is finished: nothing to do\nto train on from its weights: --pretrained {run}/best.safetensors"
 
 def _new_run(asked, dls, src, r, out):

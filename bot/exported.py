@@ -41,7 +41,7 @@ def write_exported(
 ):
     "Write the two files"
     from bot.runs import weights_parts
-    made = write_sum(path/'model.safetensors', weights_parts(model, card['data_cfg']))
+    made = write_sum(path/'model.safetensors', weights_parts(model, card['data_cfg'], card['classes']))
     own = {made.pop('name'): made | takes()}
     card['files'] = card.get('files', {}) | own
     write_atomic(path/'model.json', json.dumps(card, indent=1, ensure_ascii=False))

@@ -9,15 +9,18 @@ Docs: https://OWNER.github.io/bot/freezing.html.md"""
 
 # %% auto #0
 __all__ = ['head_names', 'param_groups', 'head_layers', 'head_of', 'stage_groups', 'group_rates', 'keep_statistics',
-           'FrozenStart', 'StillNorms']
+           'FrozenStart', 'StillNorms', 'other_head']
 
 # %% ../nbs/18_freezing.ipynb #f1e70eaa
 from torch import nn
 from fastai.callback.core import Callback
+from .core import shown
 from .ladder import setting
-from .init import norm_layers
+from .init import norm_layers, zero_head
 from .resnet import n_params, unwrapped, XResNet
+from .weights import is_weight_file
 from .models import xresnet_split
+from .published import file_classes
 from .guards import hook_order
 
 # %% ../nbs/18_freezing.ipynb #9e93bf29
@@ -147,3 +150,18 @@ class StillNorms(Callback):
     "Norms below the head keep their statistics, in every fit"
     order,run_valid = hook_order['StillNorms'],False
     def before_train(self): keep_statistics(self.model, [p for g in self.opt.param_lists[:-1] for p in g])
+
+# %% ../nbs/18_freezing.ipynb #56e7b2a9
+def other_head(
+    model:nn.Module, # With the weights of a file
+    r:dict, # Settings of a run
+    classes # Its own
+)->list: # A line, or none
+    "Begin the head anew where the file has as many classes, but others; where it says none, say what they are taken for"
+    p,head,own = r['pretrained'],head_of(model),[str(o) for o in classes]
+    if p in (None, False) or not is_weight_file(p) or head is None or not any(o.any() for o in head.parameters()): return []   # one that begins anew is 0
+    known = file_classes(p)
+    if not known: return [f"{p} does not say which {len(own)} classes its head tells apart: taken for {shown(', '.join(own))[:80]}"]
+    if len(known)!=len(own) or known==own: return []
+    zero_head(head)
+    return [f'{p}: its {len(known)} classes are others, or in another order: the head starts anew']

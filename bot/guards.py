@@ -103,7 +103,8 @@ class DivergenceGuard(Callback):
             self.model.load_state_dict(self.good)
             self.opt.clear_state()
             kept = f'The weights are again those of the start of epoch {self.good_epoch}'
-        raise Diverged(f"{what} at batch {self.iter} of epoch {self.epoch}, with lr {self.opt.hypers[-1]['lr']:.3g}: training stopped\n{kept}; {advice(self.xb, bool(self.good), half, stats)}")
+        when = f'batch {self.iter} of epoch {self.epoch}' if hasattr(self.learn, 'iter') else f'the end of epoch {self.epoch}'   # a probe has no batch
+        raise Diverged(f"{what} at {when}, with lr {self.opt.hypers[-1]['lr']:.3g}: training stopped\n{kept}; {advice(getattr(self.learn, 'xb', ()), bool(self.good), half, stats)}")
 
 # %% ../nbs/14_guards.ipynb #e237f89e
 def lost_class(

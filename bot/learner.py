@@ -10,11 +10,12 @@ Docs: https://OWNER.github.io/bot/learner.html.md"""
 
 # %% auto #0
 __all__ = ['pick_device', 'check_recipe', 'fit_recipe', 'check_dls', 'channels_of', 'dls_recipe', 'has_weights', 'init_model',
-           'other_head', 'teacher_of', 'device_of', 'lies_last', 'mixing', 'decay_of', 'add_tricks', 'alone_words',
-           'BagLearner', 'bag_learner', 'rung_of']
+           'teacher_of', 'device_of', 'lies_last', 'mixing', 'decay_of', 'add_tricks', 'alone_words', 'BagLearner',
+           'bag_learner', 'rung_of']
 
 # %% ../nbs/20_learner.ipynb #33352dbb
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from importlib import import_module
 import torch, torch.distributed as dist
@@ -29,16 +30,16 @@ from fastai.callback.core import event
 from fastai.learner import Learner
 from fastai.metrics import accuracy
 from fastai.torch_core import default_device
-from .core import in_words, UsageError
+from .core import in_words, nearest, UsageError
 from .ladder import check_settings, Recipe, recipe, setting, settings, usual_reading
 from .settle import as_published, comes_made, drop_epochs, ema_every, fit_last, fit_to, repeat_words, sides_of, unused, warmup_epochs
-from .tuned import fit_probe, fit_tuned, freeze_epochs, length_words, usual_rung
+from .tuned import fit_probe, fit_tuned, freeze_epochs, length_words, of_probe, usual_rung
 from .block import bag_of, norm_stats
-from .init import inits, zero_gamma, zero_head
+from .init import inits, zero_gamma
 from .resnet import check_size, our_names
-from .weights import input_cfg, is_weight_file
+from .weights import input_cfg
 from .models import get_model, read_run, usable_device, xresnet_split
-from .published import file_classes, fit_native, known_words, settle_weights
+from .published import fit_native, known_words, settle_weights
 from .losses import BagLoss, check_eps
 from .optimizer import check_lr, nag
 from .guards import DivergenceGuard, has_part, TargetCheck
@@ -47,7 +48,7 @@ from .cutmix import BagCutMix, BagMixOrCut
 from .distill import first_inputs, Teacher
 from .average import BagEMA
 from .balance import balanced_weights, class_counts, weights_words
-from .freezing import FrozenStart, StillNorms, group_rates, head_of, param_groups, stage_groups
+from .freezing import FrozenStart, StillNorms, group_rates, other_head, param_groups, stage_groups
 from .passes import check_passes, in_passes
 from .prepared import as_dls, crop_of, dls_for, dls_settings, done, free_names, lacking, settled_lr, with_settings
 from .sizes import BagSizes
@@ -83,10 +84,10 @@ def fit_recipe(
 )->Recipe: # With a note for each change
     "`r` fitted to a source of images and a device"
     kind = torch.device(device).type
-    r = settle_weights(fit_last(r), kind!='cuda')
+    r = settle_weights(fit_last(r), kind!='cuda' and not as_paper)
     r = fit_probe(r, n_train) if as_paper or r.rung=='probe' else fit_tuned(r, n_train)
     r = fit_native(r, size, as_paper)
-    own = {k:v for k,v in (own or {}).items() if k!='widen' or str(r['arch']).startswith('xresnet')}
+    own = {k:v for k,v in (own or {}).items() if (k!='widen' or str(r['arch']).startswith('xresnet')) and (k in of_probe or r.rung!='probe')}
     if as_paper and not precision.fast_half(kind): r = r.adopt(f'on {kind}', fp16=False)
     r = as_published(r, n_train) if as_paper else fit_to(r.adopt("the source's own", **own), n_train, size, kind)
     check_recipe(r)
@@ -117,6 +118,7 @@ def dls_recipe(
     **changes # Settings by name
 )->Recipe: # With a note for each change
     "Settings of `rung` on `dls`"
+    for k in changes: nearest(k, signature(settings).parameters, 'setting')
     made,src,changes = dls_settings(dls),bag_of(dls).get('src'),check_settings(**settings(**changes))
     reading = reading or (getattr(crop_of(dls.train), 'reading', None) if usual_reading(rung)=='paper' else None)
     fixed = {k:v for k,v in made.items() if k not in free_names(dls, reading or usual_reading(rung))}
@@ -145,18 +147,6 @@ def init_model(
     inits[r['init']](model)
     if r['zero_gamma']: zero_gamma(model)
     return r
-
-def other_head(
-    model:torch.nn.Module, # With the weights of a file
-    r:Recipe, # Settings of a run
-    classes # Its own
-)->list: # A line, or none
-    "Begin the head anew where the run in the file's folder had as many classes, but others"
-    p = r['pretrained']
-    known = file_classes(p) if p not in (None, False) and is_weight_file(p) else []
-    if len(known)!=len(classes) or known==[str(o) for o in classes]: return []
-    zero_head(head_of(model) or torch.nn.Identity())
-    return [f'{p}: its {len(known)} classes are others, or in another order: the head starts anew']
 
 # %% ../nbs/20_learner.ipynb #95fd5f0e
 def teacher_of(
@@ -206,7 +196,7 @@ def add_tricks(
 )->Learner: # The same
     "The hooks of `r`"
     learn.add_cbs([Throughput(), TargetCheck(), DivergenceGuard(), LossPlot()])
-    if r['layer_decay']<1 or freeze_epochs(r, r['epochs']): learn.add_cb(StillNorms())
+    if r.rung=='finetune' or r['layer_decay']<1 or freeze_epochs(r, r['epochs']): learn.add_cb(StillNorms())
     if (mixes := mixing(r)): learn.add_cb(mixes)
     if r.get('sizes'): learn.add_cb(BagSizes(r['sizes']))
     if r.get('ema'): learn.add_cb(BagEMA(r['ema'], r.get('ema_steps'), warmup_epochs(r, r['epochs'])/r['epochs']))
@@ -230,7 +220,9 @@ class BagLearner(Learner):
     @property
     def dls(self): return self._dls
     @dls.setter
-    def dls(self, dls): self._dls = dls_for(dls, self.model, self._base.reading) if '_base' in vars(self) else dls
+    def dls(self, dls):
+        self._dls = dls_for(dls, self.model, self._base.reading) if (made := '_base' in vars(self)) else dls
+        for o in self.recipe.notes[len(self._base.notes):] if made else (): print(o)
 
     @property
     def lr(self): return settled_lr(self._base, self.dls.train.bs if len(self.dls.train) else self._base['bs']) if self._lr is None else self._lr

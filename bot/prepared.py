@@ -17,7 +17,7 @@ import torch
 from fasttransform import Pipeline
 from fastai.data.core import DataLoaders
 from .core import in_words, rounded
-from .ladder import ladder, Recipe
+from .ladder import Recipe
 from .block import BagCrop, BagNormalize, norm_stats, set_norm
 from .weights import input_cfg
 from .models import foreign_names
@@ -35,7 +35,8 @@ def crop_of(
 def _copied(dls, f):
     "A copy of `dls` whose loaders are what `f` makes of each"
     res = type(dls)(*map(f, dls.loaders), path=dls.path, device=dls.device)
-    if hasattr(dls, 'bag'): res.bag = dls.bag
+    for k in ('bag', 'free'):
+        if hasattr(dls, k): setattr(res, k, getattr(dls, k))
     return res
 
 # %% ../nbs/18_prepared.ipynb #c574b1ae
@@ -136,7 +137,7 @@ def free_names(
     "Settings of `dls` that nobody chose, and that are as they were"
     crop,made = crop_of(dls.train),dls_settings(dls)
     if crop is None or reading not in (None, crop.reading): return ()
-    return tuple(k for k in getattr(dls, 'free', ()) if made[k]==ladder['baseline'][k])
+    return tuple(k for k,v in getattr(dls, 'free', {}).items() if made[k]==v)
 
 def with_settings(
     dls, # Anyone's `DataLoaders`, or those of `bag_dls`
@@ -147,7 +148,9 @@ def with_settings(
     new = {k:r[k] for k in free_names(dls) if r.get(k) not in (None, made[k])}
     if not new: return dls
     print(f'The DataLoaders of the learner are a copy with {in_words(new)}, of which `bag_dls` was told nothing')
-    return _copied(dls, lambda o: _retold(o, new))
+    res = _copied(dls, lambda o: _retold(o, new))
+    res.free = dls.free | new   # nobody chose these either: another learner settles them anew
+    return res
 
 def _retold(dl, new):
     "A copy of a loader whose transforms have other values"

@@ -39,18 +39,20 @@ def check_head(
 
 def features_of(
     learn:Learner, # A learner that `bag_learner` made
-    items:list # Pairs of path and class
+    items:list, # Pairs of path and class
+    dropped:dict=None # Gets those that cannot be read and are left out, each with the reason
 )->tuple: # Features, n x channels; classes, n
     "What the body makes of images, in the validation view"
-    xs,ys = [],[]
+    xs,ys,dl = [],[],learn.dls.test_dl(items, with_labels=True, bs=learn.dls.train.bs)
     hook = check_head(learn.model).register_forward_pre_hook(lambda m, x: xs.append(x[0].detach().float().cpu()))
     try:
         learn.model.eval()
-        for *xb,y in learn.dls.test_dl(items, with_labels=True, bs=64):
-            if y.ndim!=1 or y.is_floating_point(): raise DataError(f"Targets of shape {tuple(y.shape)} in {y.dtype}: a probe tells classes apart, one for each image\nTrain with rung 'finetune' and a loss for such targets")
+        for *xb,y in dl:
+            if y.ndim!=1 or y.is_floating_point(): raise DataError(f"Targets of shape {tuple(y.shape)} in {y.dtype}: a probe tells classes apart, one for each image\nTrain with rung 'finetune' and a loss for such targets as `learn.loss_func`")
             with torch.no_grad(): learn.model(*xb)
             ys.append(y.cpu())
     finally: hook.remove()
+    if dropped is not None: dropped.update(getattr(dl, 'dropped', {}))
     x,y = (torch.cat([o.as_subclass(torch.Tensor) for o in os]) for os in (xs,ys))
     if not x.isfinite().all(): raise DataError(f'{int((~x.isfinite()).any(1).sum())} of {len(x)} images have features that are no numbers: no head can be fitted; look at the weights')
     return x,y
@@ -72,13 +74,15 @@ def cached_features(
     path:Path=None # Run folder; unset, nothing is kept
 )->tuple: # As `features_of`
     "Features of the training images"
-    f,key = path and path/'features.safetensors',path and feature_key(learn)
+    f,key,dropped = path and path/'features.safetensors',path and feature_key(learn),getattr(learn.dls.train, 'dropped', {})
     if f and f.is_file():
         try: tensors,meta = read_weights(f)
         except BotError: tensors,meta = {},{}
-        if meta.get('key')==key and set(tensors)=={'x','y'}: return tensors['x'],tensors['y']
-    x,y = features_of(learn, learn.dls.train_ds.items)
-    if f: write_atomic(f, safetensor_parts(dict(x=x, y=y), json.dumps(dict(key=key))))
+        if meta.get('key')==key and set(tensors)=={'x','y'}:
+            dropped.update(meta.get('dropped', {}))
+            return tensors['x'],tensors['y']
+    x,y = features_of(learn, learn.dls.train_ds.items, dropped)
+    if f: write_atomic(f, safetensor_parts(dict(x=x, y=y), json.dumps(dict(key=key, dropped={str(k):str(v) for k,v in dropped.items()}))))
     return x,y
 
 # %% ../nbs/23_probe.ipynb #8459fabc

@@ -13,9 +13,9 @@ __all__ = ['run_weights', 'means_weights', 'has_tag', 'arch_with', 'file_beside'
            'known_classes', 'imagenet_words', 'shared_classes', 'known_words']
 
 # %% ../nbs/10_published.ipynb #e49418cc
-import os, re, yaml
+import json, os, re, yaml
 from pathlib import Path
-from .core import nearest, shown, UsageError
+from .core import BotError, nearest, shown, UsageError
 from .ladder import Recipe
 from .settle import fit_size
 from .resnet import depths, has_our_names, our_names
@@ -110,6 +110,8 @@ def settle_weights(
     if p in (None, False) or not isinstance(r['arch'], str): return r
     if is_weight_file(p): return _settle_file(r, p)
     if file := run_weights(p): raise UsageError(f"'{shown(str(p))}' is the folder of a run: its weights are {shown(file)}")
+    if isinstance(p, str) and os.path.exists(p): raise UsageError(f"'{shown(p)}' holds no weights: give a .safetensors file, or the tag of published ones (--pretrained)")
+    if 'widen' in r.given and r['widen']!=1: raise UsageError(f"widen={r['widen']}: published weights are those of the full width; leave out widen")
     arch = arch_with(p, r, small)
     base,_,own = (timm_name(arch) if arch in our_names() else arch).partition('.')
     nearest(base, [timm_name(o) for o in our_names()]+import_timm().list_models(), 'model')
@@ -185,6 +187,9 @@ def file_classes(
 )->list: # Names; empty if nobody says
     "Classes of the run whose weights a file holds"
     own = file_beside(path, 'args.yaml').get('classes') or file_beside(path, 'model.json').get('classes')
+    if own is None and Path(path).is_file():
+        try: own = json.loads(read_weights(path)[1].get('classes', 'null'))
+        except (BotError,TypeError,ValueError): own = None
     return [str(o) for o in own] if isinstance(own, list) else []
 
 def known_classes(

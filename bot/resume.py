@@ -101,7 +101,7 @@ def save(self:RunFolder,
     name = f'{len(rows):04}-{batch:04}'
     if files.get('state', {}).get('name')==f'state-{name}.safetensors': return   # saved already
     if self.claim: self.claim.check()
-    files['weights'] = write_sum(self.path/f'weights-{name}.safetensors', weights_parts(self.learn.model, seen_cfg(self.learn)))
+    files['weights'] = write_sum(self.path/f'weights-{name}.safetensors', weights_parts(self.learn.model, seen_cfg(self.learn), self.learn.dls.vocab))
     files['state'] = write_sum(self.path/f'state-{name}.safetensors', state_parts(self.moment(rows, ended=bool(row))))
     if row: files = self.ended(rows, name, files)
     save_dropped(self.path, self.learn.dls)
@@ -132,7 +132,7 @@ def moment(self:RunFolder, rows, ended):
 def kept_weights(self:RunFolder, name, files):
     "The weights that the run is judged by: their mean, where there is one"
     m = judged_model(self.learn)
-    return files['weights'] if m is self.learn.model else write_sum(self.path/f'ema-{name}.safetensors', weights_parts(m, seen_cfg(self.learn)))
+    return files['weights'] if m is self.learn.model else write_sum(self.path/f'ema-{name}.safetensors', weights_parts(m, seen_cfg(self.learn), self.learn.dls.vocab))
 
 @patch
 def ended(self:RunFolder, rows, name, files):
@@ -308,8 +308,8 @@ def fit_rung(self:BagLearner,
     "Train with the schedule of the learner's rung, in a run folder if you name one"
     if resume is None: return Learner.fit_rung(self, n_epoch, lr, cbs, **kwargs)
     if n_epoch is not None: self.lasts(n_epoch)
-    if is_finished(resume): return take_last(self, resume)
     given = {k:v for k,v in dict(lr=lr, **kwargs).items() if v is not None}
+    if is_finished(resume): return take_last(self, resume, given)
     with self.kept(resume, **(dict(fit=given) if given else {})): Learner.fit_rung(self, n_epoch, lr, cbs, **kwargs)
 
 # %% ../nbs/22_resume.ipynb #4715692b

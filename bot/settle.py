@@ -100,7 +100,7 @@ def fit_to(
     "`r` with what the data and the device force, only where the user gave no value"
     cuda,large = device=='cuda',n_train>=20_000
     r = fit_view(r, size)
-    r = r.adopt(f"{n_train:,} training images of {r['size']} px, one {device} device", bs=fit_bs(r['bs'], n_train, r['size'], cuda, r.get('grad_accum_steps') or 1))
+    r = r.adopt(f"{n_train:,} training images of {r['size']} px, one {device} device", bs=r['bs'] if r.rung=='probe' else fit_bs(r['bs'], n_train, r['size'], cuda, r.get('grad_accum_steps') or 1))
     if not (cuda and large) and isinstance(r['arch'], str):
         why = f'{n_train:,} training images' if cuda else f'on {device}'
         r = r.adopt(why, arch=re.sub(r'^xresnet\d+', 'xresnet18', r['arch']))
@@ -222,7 +222,7 @@ def fit_short(
     if why := why_long(r, n_train): return r.note(f'crops, colors and rate: as in a long run, for {why}')
     if 'min_scale' in {*r.given, *r.held}:
         free = [o for o in ('lr', *short_names) if o not in {*r.given, *r.held}]
-        return r.note(f"{', '.join(free)}: as in a long run, for min_scale={r['min_scale']} was given; a run of {r['epochs']} epochs settles all together without it") if free and 'min_scale' in r.given else r
+        return r.note(f"{', '.join(free)}: as in a long run, for min_scale={r['min_scale']} stays; a run of {r['epochs']} epochs settles all together where it is left open") if free and 'min_scale' in r.given else r
     rate,late = 256*r.paper['lr']/r.paper['bs'] if r.paper.get('lr') else paper_rate,min(1., 2*k)   # crops go back first
     new = {o:round(r[o]+(k if o=='min_scale' else late)*(f(r[o], v)-r[o]), 3) for o,(f,v) in _mild.items()}
     seen = 'once' if r['epochs']==1 else f"{r['epochs']} times"

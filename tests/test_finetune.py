@@ -1,5 +1,5 @@
 "Runs that begin with weights: which model, how its images are prepared, what learns when, and a head without training"
-import csv, json, re, subprocess, sys, yaml
+import csv, json, re, shutil, subprocess, sys, yaml
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pytest, torch
@@ -12,14 +12,16 @@ from bot.core import DataError, UsageError
 from bot.evaluate import evaluate
 from bot.export import export
 from bot.grid import make_plan
+from bot.guards import Diverged
 from bot.ladder import recipe
 from bot.learner import bag_learner, fit_recipe
 from bot.models import get_model, read_args
 from bot.published import known_words
 from bot.prepared import crop_of, dls_settings
-from bot.probe import features_of, fit_logistic
+from bot.probe import cached_features, features_of, fit_logistic
 from bot.resnet import evaluating
 from bot.runs import load_run, save_weights
+from bot.weights import read_weights
 
 timm = pytest.importorskip('timm')
 archs = 'tf_efficientnet_lite0', 'resnet18', 'mobilenetv1_100', 'mobilenetv3_small_100', 'test_vit', 'convnext_atto'   # whose stem is called as ours
@@ -291,7 +293,7 @@ def test_a_probe_is_for_classes(photos, tmp_path):
     f = str(weight_file(tmp_path, 'resnet18'))
     learn = bag_learner(bag_dls(photos, size=64, bs=4, num_workers=0, device='cpu'), 'probe', arch='resnet18', pretrained=f)
     for y in torch.eye(2)[:1],torch.tensor([.5]):
-        class Loaders: test_dl = staticmethod(lambda *args, **kwargs: [(torch.zeros(1,3,64,64), y)])
+        class Loaders: test_dl,train = staticmethod(lambda *args, **kwargs: [(torch.zeros(1,3,64,64), y)]),learn.dls.train
         with pytest.raises(DataError, match='one for each image'): features_of(SimpleNamespace(model=learn.model, dls=Loaders), [])
 
 def test_a_finished_run_is_taken(photos, tmp_path, capsys):
@@ -303,3 +305,96 @@ def test_a_finished_run_is_taken(photos, tmp_path, capsys):
         with o.no_bar(), o.no_logging(): o.fit_rung(resume=tmp_path/'run')
     assert 'its last weights are taken' in capsys.readouterr().out
     assert all(torch.equal(v, first.model.state_dict()[k]) for k,v in again.model.state_dict().items())
+
+def test_a_finished_run_with_other_arguments(photos, tmp_path):
+    "The folder by its name, as pages have it; another rate is refused"
+    weight_file(tmp_path, 'resnet18')
+    def fit(**kw):
+        learn = bag_learner(bag_dls(photos, size=64, bs=4, num_workers=0, device='cpu'), 'finetune', arch='resnet18', pretrained=str(tmp_path/'resnet18.safetensors'))
+        with learn.no_bar(), learn.no_logging(): learn.fit_rung(1, resume=str(tmp_path/'run'), **kw)
+        return learn.model.state_dict()
+    a,b = fit(),fit()
+    assert all(torch.equal(v, b[k]) for k,v in a.items())
+    with pytest.raises(UsageError, match='fit_rung: '): fit(lr=.5)
+
+def test_what_a_learner_settled_is_nobodys_choice(photos, tmp_path, capsys):
+    "Loaders of a probe, or of a short run, are settled anew for another learner; so are those of a run that is read"
+    def made(dls, *args, **kw): return bag_learner(dls, *args, arch='resnet18', pretrained=str(tmp_path/'resnet18.safetensors'), **kw)
+    def seen(learn): return [dls_settings(learn.dls)[k] for k in ('min_scale','jitter','pca','flip')]
+    weight_file(tmp_path, 'resnet18')
+    probe = made(bag_dls(photos, size=64, bs=4, num_workers=0, device='cpu'), 'probe')
+    assert seen(probe)[:3]==[1,0,0]
+    tuned = [.35,.4,.1,.5]
+    assert seen(made(probe.dls))==tuned and seen(probe)[:3]==[1,0,0]
+    assert main([str(o) for o in (photos, '--pretrained', tmp_path/'resnet18.safetensors', '--arch', 'resnet18', '--head-only', '--size', 64, '--workers', 0, '--device', 'cpu', '--out', tmp_path/'run')])==0
+    assert seen(made(load_run(tmp_path/'run', data=True).dls))==tuned
+    short = bag_learner(bag_dls(photos, size=32, bs=4, num_workers=0, device='cpu'), widen=1/16, arch='xresnet18d', epochs=3)
+    long = bag_learner(short.dls, widen=1/16, arch='xresnet18d', epochs=120)
+    assert seen(short)==[.35,.1,0.,.5] and seen(long)==[.08,.4,.1,.5] and long.lr==.1*4/256
+    capsys.readouterr()
+    short.dls = bag_dls(photos, size=32, bs=4, num_workers=0, device='cpu')
+    assert 'min_scale: 0.35 -> 0.08 (what `learn.dls` have)' in capsys.readouterr().out
+
+def test_a_probe_lists_what_it_left_out(photos, tmp_path, capsys):
+    "Of the training images, which it reads in a pass of its own; and after a kill behind that pass"
+    shutil.copytree(photos, tmp_path/'p')
+    for o in 'train/a/0.png','valid/b/1.png': (tmp_path/'p'/o).write_bytes(b'torn')
+    weight_file(tmp_path, 'resnet18')
+    argv = [str(o) for o in (tmp_path/'p', '--pretrained', tmp_path/'resnet18.safetensors', '--arch', 'resnet18', '--head-only', '--size', 64, '--workers', 0, '--device', 'cpu', '--bad', 'skip')]
+    assert main([*argv, '--out', str(tmp_path/'run')])==0
+    assert 'unreadable among the training images: 1' in capsys.readouterr().out
+    rows = list(csv.DictReader((tmp_path/'run/unreadable.csv').open()))
+    assert {(o['split'], Path(o['image']).name) for o in rows}=={('train','0.png'),('valid','1.png')}
+    learn = bag_learner(bag_dls(tmp_path/'p', size=64, num_workers=0, device='cpu', bad='skip'), 'probe', arch='resnet18', pretrained=str(tmp_path/'resnet18.safetensors'))
+    for i in range(2):
+        learn.dls.train.dropped.clear()
+        assert len(cached_features(learn, tmp_path)[0])==17 and len(learn.dls.train.dropped)==1
+
+def test_a_head_for_other_classes(photos, tmp_path, capsys):
+    "The file says its classes, wherever it was copied to; one that says none is taken at its word"
+    learn = bag_learner(bag_dls(photos, size=64, bs=4, num_workers=0, device='cpu'), arch='resnet18', pretrained=str(weight_file(tmp_path, 'resnet18')), epochs=1)
+    with learn.no_bar(), learn.no_logging(): learn.fit_rung(resume=tmp_path/'run')
+    shutil.copy(tmp_path/'run/last.safetensors', tmp_path/'w.safetensors')
+    assert read_weights(tmp_path/'w.safetensors')[1]['arch']=='resnet18'
+    shutil.copytree(photos, tmp_path/'p')
+    for part in 'train','valid': (tmp_path/'p'/part/'a').rename(tmp_path/'p'/part/'c')
+    capsys.readouterr()
+    def head(src, f): return bag_learner(bag_dls(src, size=64, bs=4, num_workers=0, device='cpu'), pretrained=str(f)).model.fc.weight
+    assert head(tmp_path/'p', tmp_path/'w.safetensors').abs().sum()==0 and 'the head starts anew' in capsys.readouterr().out
+    assert torch.equal(head(photos, tmp_path/'w.safetensors'), learn.model.fc.weight.cpu()) and 'starts anew' not in capsys.readouterr().out
+    f = tmp_path/'resnet18.safetensors'
+    safetensors.save_file({k:v.contiguous() for k,v in learn.model.state_dict().items()}, f)
+    assert bag_learner(learn.dls, arch='resnet18', pretrained=str(f)).model.fc.weight.abs().sum()>0 and 'does not say which 2 classes' in capsys.readouterr().out
+
+@pytest.mark.parametrize('kw', [{}, dict(freeze=0), dict(freeze=0, layer_decay=1.)], ids=str)
+def test_norms_of_a_fine_tuned_net_stay(photos, tmp_path, kw):
+    learn = bag_learner(bag_dls(photos, size=64, bs=4, num_workers=0, device='cpu'), arch='resnet18', pretrained=str(weight_file(tmp_path, 'resnet18')), epochs=2, **kw)
+    before = {k:v.clone() for k,v in learn.model.state_dict().items() if 'running' in k}
+    with learn.no_bar(), learn.no_logging(): learn.fit_rung()
+    assert all(torch.equal(v, learn.model.state_dict()[k]) for k,v in before.items())
+
+def test_a_probe_whose_weights_are_too_large_is_told(photos, tmp_path):
+    "Sums that overflow: no batch to name"
+    f = weight_file(tmp_path, 'resnet18')
+    w = safetensors.load_file(f)
+    safetensors.save_file(w | {'layer4.1.bn2.weight': torch.full_like(w['layer4.1.bn2.weight'], 3e38)}, f)
+    learn = bag_learner(bag_dls(photos, size=64, bs=4, num_workers=0, device='cpu'), 'probe', arch='resnet18', pretrained=str(f))
+    with learn.no_bar(), learn.no_logging(), pytest.raises((Diverged,DataError)) as e: learn.fit_rung()
+    assert 'numbers' in str(e.value) and 'no attribute' not in str(e.value)
+
+def test_a_probe_has_one_epoch_and_its_own_batch(photos):
+    own = dict(epochs=16, widen=.5, bs=32, flip=0.)
+    r = fit_recipe(recipe('probe', pretrained=True, arch='resnet18'), 50, 64, torch.device('cpu'), own)
+    assert (r['epochs'],r['bs'])==(1,32)
+    assert fit_recipe(recipe('probe', pretrained=True, arch='resnet18'), 50, 64, torch.device('cpu'))['bs']==50
+
+def test_as_paper_keeps_its_depth():
+    r = fit_recipe(recipe('finetune', pretrained=True), 500, 64, torch.device('cpu'), as_paper=True)
+    assert r['arch']=='xresnet50d'
+
+@pytest.mark.parametrize('words, said', [(['PHOTOS','two','--pretrained'], "'two' is a word too many"), (['PHOTOS','two','--pretrained','--epochs','3'], "'two' is a word too many"),
+    (['PHOTOS','--pretrained','--widen','.5'], 'leave out widen'), (['PHOTOS','--pretrained','TABLE'], 'holds no weights')])
+def test_words_beside_weights(photos, tmp_path, capsys, words, said):
+    (tmp_path/'t.csv').write_text('image,label\n')
+    words = [dict(PHOTOS=str(photos), TABLE=str(tmp_path/'t.csv')).get(o, o) for o in words]
+    assert main([*words, '--out', str(tmp_path/'run')])==2 and said in capsys.readouterr().err

@@ -93,7 +93,7 @@ def test_a_run_that_is_none(tmp_path):
 
 def test_settings_of_the_data_are_set_there(dls):
     with pytest.raises(UsageError, match='give it to `bag_dls`'): bag_learner(dls, 'baseline', size=64)
-    with pytest.raises(TypeError): bag_learner(dls, 'baseline', epohcs=3)
+    with pytest.raises(UsageError, match="did you mean 'epochs'"): bag_learner(dls, 'baseline', epohcs=3)
 
 def test_plain_fastai_dls():
     "Anyone's `DataLoaders` will do"

@@ -345,7 +345,8 @@ def test_the_same_command(mixed, photos, tmp_path):
     shutil.copy(photos/'train/a/0.png', moved/'train/a/0.png')
     assert 'goes on after 1 epoch' in said([moved, *argv[1:], '--workers', 2], 0)
     assert args.plain_args(tmp_path/'run')['command'].startswith(f'bot-train {moved} ')
-    assert 'is finished' in said([*argv, '--epochs', 7], 0)
+    out = said([*argv, '--epochs', 7], 0)
+    assert 'is finished' in out and '--epochs 7 changes nothing' in out
     assert f"out     {tmp_path/'run-2'}" in said([*argv, '--fresh'], 0)
     learn = load_run(tmp_path/'run', data=True, src=photos)
     with learn.no_bar(), learn.no_logging():

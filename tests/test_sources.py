@@ -535,3 +535,10 @@ def test_archives_that_are_none(tmp_path):
 def test_an_archive_is_no_source(tmp_path):
     bomb(tmp_path/'a.tgz', [9])
     refused(tmp_path/'a.tgz', 'unpack it')
+
+def test_several_labels_in_one_cell_are_said(tmp_path):
+    "Classes of each combination would be trained in silence"
+    for i in range(12): Image.new('RGB', (40,40), (20*i,0,0)).save(tmp_path/f'{i}.png')
+    (tmp_path/'t.csv').write_text('image,label\n'+''.join(f"{i}.png,{('dress;blue','shirt;blue')[i%2]}\n" for i in range(12)))
+    src = find_source(tmp_path/'t.csv')
+    assert src.classes==['dress;blue','shirt;blue'] and "'dress;blue' is taken as one class" in src.describe()
