@@ -8,8 +8,10 @@ epoch is chosen; fine-tuning, ours and fastai's, is judged after no other one he
 Each run stands in `bench/results/folds/runs.csv`, and is not done again. The table has the mean over folds, and the paired difference to `over` on the same folds with a 95% interval of t over folds, in points.
 The values of fine-tuning were chosen on folds 0 and 1, those for 100 photographs on 20 and 21 as well: these folds have lines of their own, whose `part` is `chose`. All others are `reported`."""
 import csv, statistics, sys, tempfile, time
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from unittest.mock import patch
 import numpy as np
 from fastcore.script import call_parse
 
@@ -22,7 +24,7 @@ kinds |= {k:_none | o for k,o in _alone.items()}
 kinds |= {f'lr{k:g}':_tuned | dict(lr_factor=k) for k in (.5,1.,2.,4.)} | {f'epochs{k:g}':_tuned | dict(epochs_factor=k) for k in (.125,.25,.5,2.,2.5)}
 kinds |= {f'{name}{v:g}':_tuned | {name:v} for name,vs in dict(layer_decay=(.4,.8,1.), min_scale=(.08,.6), freeze=(0,), alpha=(0.,.2), eps=(0.,)).items() for v in vs}
 
-kinds |= dict(xavier=dict(xavier=True))   # for the new head, as "epochs0.25+xavier"
+kinds |= dict(xavier=dict(xavier=True), moving=dict(moving=True))   # the new head's start, and norms that learn new statistics, as "epochs0.25+xavier"
 
 def kind_of(row):
     "Settings of a row, or of several joined by '+'"
@@ -58,14 +60,14 @@ def ours(row, src, table, n, job, fold):
     "Accuracy after the last epoch, and epochs"
     from fastai.torch_core import set_seed
     from bot.cli import data_of, train
-    from bot.freezing import head_of
+    from bot.freezing import FrozenStart, head_of, StillNorms
     from bot.init import xavier
     from bot.ladder import options, recipe
     from bot.learner import bag_learner
     from bot.tuned import tuned_epochs, tuned_rate
     kw,n_train = kind_of(row),sum(not o[2] for o in fold_rows(src, fold, n))
     if k := kw.pop('lr_factor', None): kw['lr'] = k*tuned_rate*min(32, n_train)/256
-    random = kw.pop('xavier', False)
+    random,moving = kw.pop('xavier', False),kw.pop('moving', False)
     if k := kw.pop('epochs_factor', None): kw['epochs'] = round(k*tuned_epochs(n_train))
     kw |= dict(arch=job['arch'], pretrained=job['weights'], size=job['size'], fp16=False)
     own = dict(workers=job['workers'], root=src, seed=fold)
@@ -75,7 +77,9 @@ def ours(row, src, table, n, job, fold):
     set_seed(fold)
     learn = bag_learner(dls, r)
     if random: xavier(head_of(learn.model))
-    with learn.no_bar(), learn.no_logging(): learn.fit_rung(cbs=judge_last())
+    if moving: learn.remove_cb(StillNorms)
+    hook = partial(FrozenStart, norms=True) if moving else FrozenStart
+    with learn.no_bar(), learn.no_logging(), patch('bot.learner.FrozenStart', hook): learn.fit_rung(cbs=judge_last())
     return score(learn)
 
 def score(learn):
