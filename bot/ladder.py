@@ -50,9 +50,8 @@ class Ladder(dict):
         def said(o):
             if not getattr(o, 'top1', None): return ('near it' if getattr(o, 'near', '') else '', getattr(o, 'near', ''))
             return o.table,f"{o.top1}{f' ({o.alone} without the row before)' if o.alone else ''}"
-        rows = [(k, in_words(v), *said(v)) for k,v in self.items()]
-        where = 'in the paper' if {o.source for o in self.values() if isinstance(o, Trick) and o.top1}=={_paper} else 'in its source'
-        return html_table(('rung', 'what it changes', where, 'top-1, %'), rows)
+        paper = {o.source for o in self.values() if isinstance(o, Trick) and o.top1}=={_paper}
+        return html_table(('rung', 'what it changes', 'in the paper' if paper else 'in its source', 'top-1, %'), [(k, in_words(v), *said(v)) for k,v in self.items()])
 
 # %% ../nbs/01_ladder.ipynb #8e88f834
 ladder = Ladder(
@@ -72,7 +71,6 @@ ladder = Ladder(
     distill    = Trick('Distillation', '5.3', 'distill#distillation', 78.67, 'Table 6', teacher='xresnet152d'),
     mixup      = Trick('Mixup', '5.4', 'mixup#mixup', 79.29, 'Table 6', alone=79.15, alpha=.2, epochs=200))
 
-# %% ../nbs/01_ladder.ipynb #6f48f973
 default_rung = 'smooth'
 
 def _added(rows): return {k:v for o in rows for k,v in o.items()}
@@ -101,7 +99,8 @@ torchvision = Ladder(
     repeat   = _row(12, 'Repeated augmentation', 'loader#an-item-several-times', 80.858, repeats=4))
 
 # %% ../nbs/01_ladder.ipynb #be96eecc
-_tuned = _added(ladder[o] for o in _upto(default_rung)) | dict(zero_gamma=False, epochs=40, warmup=2, freeze=4, layer_decay=.6, alpha=.2, min_scale=.35)
+_plain = _added(ladder[o] for o in _upto(default_rung))
+_tuned = _plain | dict(zero_gamma=False, epochs=40, warmup=2, freeze=4, layer_decay=.6, alpha=.2, min_scale=.35)
 _bare = dict(epochs=1, warmup=0, freeze=1, alpha=0., eps=0., min_scale=1., flip=0., jitter=0., pca=0.)
 
 _since = {k:dict(torchvision[k]) for k in ('trivial','long','erase','cutmix','fixres','ema','resize','repeat')}
@@ -111,6 +110,7 @@ _parts = dict(modern={k:v for k,v in (ladder | _since).items() if k!='distill'})
 ladders = dict(paper=ladder, torchvision=torchvision, more=Ladder(
     finetune = Trick('Fine-tuning', page='freezing#the-body-first-frozen', **_tuned),
     probe    = Trick('Linear probe', page='probe#a-head-without-training', **(_tuned | _bare)),
+    adam     = Trick('Adam', page='optimizer#adam', **(_plain | dict(opt='adam', lr=.003, wd=.01))),
     modern   = Trick('Both ladders', page='ladder#what-has-been-learnt-since', near='A1 80.38, D 80.73, ra4 80.956', **_added(_parts['modern'].values()))))
 
 def ladder_of(
@@ -128,6 +128,14 @@ def rows_of(
     "The rows up to `rung`, or those that it consists of"
     where,row = ladder_of(rung)
     return _parts.get(row) or {o:ladders[where][o] for o in ([row] if where=='more' else _upto(row, ladders[where]))}
+
+def _rows_but(rung, but):
+    "The rows of a rung but some"
+    where,row = ladder_of(rung)
+    alone = where=='more' and row not in _parts
+    for o in but: nearest(o, list(ladder if alone else _parts.get(row, ladders[where]))[1:], 'trick to leave out')
+    if not alone: return [v for k,v in rows_of(rung).items() if k not in but]
+    return [ladders[where][row], *({k:ladder['baseline'][k] for k in ladder[o] if k!='epochs'} for o in but)]
 
 # %% ../nbs/01_ladder.ipynb #369fe8b7
 def settings(
@@ -162,6 +170,7 @@ def settings(
     freeze:Num('[0,inf)', int)=None, # Epochs at the start in which only the head learns
     layer_decay:Num('(0,1]')=None, # Factor on the rate from one group of layers to the one below it
     nesterov:Switch()=None, # Nesterov's momentum; unset, yes
+    opt:One('nag', 'adam')=None, # Optimizer: 'nag', SGD with Nesterov's momentum (§2.1), or fastai's 'adam'; unset, 'nag'
     decay:One('all', 'weights', 'not_norms')=None, # What `wd` is for: 'all', 'weights' or 'not_norms'; unset, as `decay_bias` says: true is 'all', false 'weights'
     valid_size:Num('[1,16384]', int)=None, # Side of an image in validation, in pixels; unset, `size`
     valid_edge:Num('[1,16384]', int)=None, # Short edge that validation resizes to, in pixels; unset, its side by .875
@@ -293,7 +302,6 @@ def recipe(
     if 'decay_bias' in given and 'decay' not in given: values.pop('decay', None)
     return Recipe(values|given, rung, but, reading, given, values)
 
-# %% ../nbs/01_ladder.ipynb #36827f1a
 def in_ladder(
     rung:str, # Name of a rung
     ladder:str=None # Name of a ladder; unset, the first that has it
@@ -301,14 +309,6 @@ def in_ladder(
     "The shortest name of a rung"
     where,row = ladder_of(f'{ladder}.{rung}' if ladder and not rung.startswith(f'{ladder}.') else rung)
     return row if ladder_of(row)[0]==where else f'{where}.{row}'
-
-def _rows_but(rung, but):
-    "The rows of a rung but some"
-    where,row = ladder_of(rung)
-    alone = where=='more' and row not in _parts
-    for o in but: nearest(o, list(ladder if alone else _parts.get(row, ladders[where]))[1:], 'trick to leave out')
-    if not alone: return [v for k,v in rows_of(rung).items() if k not in but]
-    return [ladders[where][row], *({k:ladder['baseline'][k] for k in ladder[o] if k!='epochs'} for o in but)]
 
 # %% ../nbs/01_ladder.ipynb #7205787e
 def tricks_of(

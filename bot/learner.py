@@ -41,7 +41,7 @@ from .weights import input_cfg
 from .models import get_model, read_run, usable_device, xresnet_split
 from .published import fit_native, known_words, settle_weights
 from .losses import BagLoss, check_eps
-from .optimizer import check_lr, nag
+from .optimizer import adam, check_lr, nag
 from .guards import DivergenceGuard, has_part, TargetCheck
 from .mixup import BagMixup
 from .cutmix import BagCutMix, BagMixOrCut
@@ -189,6 +189,10 @@ def decay_of(
     "What decays"
     return r.get('decay') or ('all' if r['decay_bias'] else 'weights')
 
+def _optimizer(r):
+    kw = dict(mom=r['mom'], wd=r['wd'], decay=decay_of(r))
+    return partial(adam, **kw) if r.get('opt')=='adam' else partial(nag, **kw, nesterov=r.get('nesterov', True))
+
 # %% ../nbs/20_learner.ipynb #70fdfb35
 def add_tricks(
     learn:Learner, # Its model, loss and optimizer are those of `r`
@@ -279,8 +283,6 @@ def bag_learner(
     add_tricks(learn, r)
     if given is not rung and r.notes: print('\n'.join(r.notes))
     return learn
-
-def _optimizer(r): return partial(nag, mom=r['mom'], wd=r['wd'], decay=decay_of(r), nesterov=r.get('nesterov', True))
 
 # %% ../nbs/20_learner.ipynb #57f13455
 for _k in [k for k in model_meta if getattr(k, '__module__', '')=='bot.models']: del model_meta[_k]   # of a module that was reloaded

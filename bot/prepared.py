@@ -70,8 +70,8 @@ def settled_lr(
     r:Recipe, # Settings of a run
     bs:int # Images in a batch
 )->float: # Peak learning rate
-    "The rate for a batch of `bs`, in proportion to what `r` has settled, else by the paper's rule"
-    return r['lr']*(bs/r['bs']) if r.get('lr') else scale_lr(bs)
+    "The rate for a batch of `bs`, in proportion to what `r` has settled, else by the paper's rule; Adam's is the same for any"
+    return r['lr']*(1 if r.get('opt')=='adam' else bs/r['bs']) if r.get('lr') else scale_lr(bs)
 
 def as_dls(
     r:Recipe, # Settings of a run

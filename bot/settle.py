@@ -19,7 +19,7 @@ __all__ = ['paper_epochs', 'paper_rate', 'short_passes', 'short_rate', 'short_im
 import math, re
 from .core import in_words, UsageError
 from .ranges import read_sizes
-from .ladder import ladder_of, Recipe, torchvision
+from .ladder import ladder_of, ladders, Recipe, torchvision
 
 # %% ../nbs/01_settle.ipynb #8624b066
 paper_epochs = 120
@@ -51,9 +51,9 @@ def unused(
 )->list: # Lines
     "Settings that the user gave and that do nothing in the run of `r`, each with the reason"
     why = dict(drops='the schedule is a cosine', mixup_off='there is no mixup', T='there is no teacher', ema_steps='there is no mean of the weights', turns='there is no flip',
-        decay_bias=f"decay={r.get('decay')} says it")
+        decay_bias=f"decay={r.get('decay')} says it", nesterov='the optimizer is Adam')
     uses = dict(drops=r['sched']=='step', mixup_off=r['alpha']>0 or bool(r.get('cutmix')), T=r['teacher'] is not None, ema_steps=bool(r.get('ema')),
-        turns=not r.get('turns') or r['flip']!=0, decay_bias='decay' not in r.given)
+        turns=not r.get('turns') or r['flip']!=0, decay_bias='decay' not in r.given, nesterov=r.get('opt')!='adam')
     late = [o for o in r['drops'] if o>=r['epochs']] if uses['drops'] and 'drops' in r.given else []
     return [f"{in_words({k:r[k]})}: without effect, {v}" for k,v in why.items() if k in r.given and not uses[k]] + [
         f"a drop after epoch {o:g} is never reached, the run has {r['epochs']}" for o in late]
@@ -140,7 +140,8 @@ def sides_of(
 def fit_rate(
     r:Recipe # Settings, its batch settled
 )->Recipe: # With a note, if that changes something
-    "The rate of a row that gives one, in proportion to the batch"
+    "The rate of a row that gives one, in proportion to the batch; that of Adam, whose steps have a length of their own, as it is"
+    if r.get('opt')=='adam': return r.adopt("Adam's own", **{k:ladders['more']['adam'][k] for k in ('lr', 'wd')})
     return r.adopt(f"{r['bs']} images in a batch", lr=r.paper['lr']*r['bs']/r.paper['bs']) if r.paper.get('lr') else r
 
 def fit_steps(
@@ -226,4 +227,5 @@ def fit_short(
     rate,late = 256*r.paper['lr']/r.paper['bs'] if r.paper.get('lr') else paper_rate,min(1., 2*k)   # crops go back first
     new = {o:round(r[o]+(k if o=='min_scale' else late)*(f(r[o], v)-r[o]), 3) for o,(f,v) in _mild.items()}
     seen = 'once' if r['epochs']==1 else f"{r['epochs']} times"
-    return r.adopt(f'from random weights, each image {seen}', lr=(rate+late*(short_rate-rate))*r['bs']/256, **new)
+    if r.get('opt')!='adam': new['lr'] = (rate+late*(short_rate-rate))*r['bs']/256
+    return r.adopt(f'from random weights, each image {seen}', **new)

@@ -130,7 +130,8 @@ def died(
     if isinstance(e, RuntimeError) and re.search(r'DataLoader worker .*(killed|exited)', str(e)): return WorkerDied()
     if not isinstance(e, (OSError,EOFError)): return e
     its = _waiting(walk_tb(e.__traceback__), '_try_get_data', '_next_data')
-    return WorkerDied() if its and wait([o.sentinel for o in its], 1) and any(map(_fell, its)) else e   # its connection breaks a moment before it has ended
+    limit = 10 if isinstance(e, (EOFError,ConnectionError)) else 1   # its connection breaks a moment before it has ended, on a busy machine a long one
+    return WorkerDied() if its and wait([o.sentinel for o in its], limit) and any(map(_fell, its)) else e
 
 # %% ../nbs/03_workers.ipynb #4cacd79f
 def _fell(worker): return bool(worker.exitcode)   # one that has nothing left to read ends by itself, with 0, while others are waited for

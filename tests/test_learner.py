@@ -3,7 +3,12 @@ import pytest, torch
 from torch import nn
 import bot.all
 from bot.all import DataError, UsageError, bag_dls, bag_learner, load_run, norm_stats, recorded, save_args
+from bot.cli import main
 from bot.distill import Distillation
+from bot.ladder import recipe
+from bot.learner import fit_recipe
+from bot.models import read_args
+from bot.optimizer import decayed
 from bot.settle import drop_epochs, warmup_epochs
 from bot.models import xresnet18d
 from fastai.data.transforms import Normalize
@@ -190,3 +195,21 @@ def test_a_loaded_run_goes_on(dls, run):
     assert 'bs' in mine.recipe.given and 'arch' not in mine.recipe.given
     for n in 1,24: assert (warmup_epochs(mine.recipe, n), drop_epochs(mine.recipe, n))==(n/24, tuple(n*o/4 for o in (1,2,3)))
     assert warmup_epochs(learn.recipe, 24)==1
+
+def test_adam(tmp_path, capsys):
+    "As a row and as a setting: its own rate and decay, whatever the batch and the length; on the command too"
+    def made(*args, **kw): return bag_learner(bag_dls('digits', size=32, bs=kw.pop('bs', 64), num_workers=0, device='cpu'), *args, widen=1/16, **kw)
+    for learn in made('adam'),made('adam', epochs=3),made('smooth', opt='adam'),made('adam', bs=16):
+        learn.create_opt()
+        assert (learn.lr,learn.recipe['wd'],learn.recipe['lr'])==(.003,.01,.003) and learn.recipe['min_scale']==.35
+        assert set(decayed(learn.opt, learn.model))=={k for k,p in learn.model.named_parameters() if p.ndim>1}
+    assert (made('adam', lr=.01, wd=.1).lr, made('adam', wd=.1).recipe['wd'])==(.01,.1)
+    learn = made('adam', epochs=1)
+    learn.dls = bag_dls('digits', size=32, bs=32, num_workers=0, device='cpu')
+    assert learn.lr==.003
+    assert 'nesterov=False: without effect, the optimizer is Adam' in made('adam', nesterov=False).recipe.notes
+    tuned = fit_recipe(recipe('finetune', opt='adam', arch=torch.nn.Linear(1, 1)), 400, 64, torch.device('cpu'))
+    assert (tuned['lr'],tuned['epochs'])==(.003,40)
+    assert main([*'digits --rung adam --widen .0625 --epochs 1 --workers 0 --device cpu --out'.split(), str(tmp_path/'run')])==0
+    args = read_args(tmp_path/'run/args.yaml')
+    assert (args['settings']['opt'],args['settings']['lr'],args['resolved']['lr'])==('adam',.003,.003)

@@ -370,7 +370,7 @@ def test_files_are_looked_at_once(photos, tmp_path, monkeypatch):
 # ---- parity
 
 moments = 'first','middle','last','end'
-kinds = 'plain','mixup','distill','accumulate','trackers','fastai mixup','frozen 1','frozen 2'
+kinds = 'plain','adam','mixup','distill','accumulate','trackers','fastai mixup','frozen 1','frozen 2'
 
 class Break(Callback):
     "Stop after a batch of an epoch, or at its end"
@@ -384,7 +384,7 @@ class Break(Callback):
 def parity_run(photos, teacher, path, kind, workers, half, cbs=(), seed=0, device='cpu'):
     set_seed(seed)
     dls = bag_dls(photos, size=32, bs=16, num_workers=workers, device=device, seed=3)
-    rung,kw = dict(mixup=('mixup',dict(but='distill', alpha=.4, mixup_off=.5)), distill=('distill',dict(teacher=teacher))).get(kind, ('smooth',{}))
+    rung,kw = dict(adam=('adam',{}), mixup=('mixup',dict(but='distill', alpha=.4, mixup_off=.5)), distill=('distill',dict(teacher=teacher))).get(kind, ('smooth',{}))
     if kind.startswith('frozen'): rung,kw = 'finetune',dict(pretrained=str(teacher/'best.safetensors'), freeze=int(kind[-1]))   # the border lies before the epoch that is broken off, or after it
     if kind=='mixup': kw['reading'] = 'gluoncv'
     if kind=='mixup': dls = bag_dls(photos, size=32, bs=16, num_workers=workers, device=device, seed=3, reading='gluoncv')
@@ -418,7 +418,7 @@ def check_parity(photos, teacher, tmp_path, wholes, at, workers, half, kind, dev
 
 pairs = [('first',0,False,'plain'), ('middle',2,True,'plain'), ('last',0,True,'mixup'), ('end',2,False,'mixup'), ('first',2,True,'distill'),
     ('last',2,False,'distill'), ('end',0,True,'accumulate'), ('middle',2,False,'accumulate'), ('end',2,True,'trackers'), ('middle',0,False,'trackers'),
-    ('last',2,False,'fastai mixup'), ('first',0,False,'frozen 1'), ('middle',2,False,'frozen 1'), ('end',0,False,'frozen 2'), ('last',2,False,'frozen 2')]
+    ('last',2,False,'fastai mixup'), ('middle',2,False,'adam'), ('first',0,False,'frozen 1'), ('middle',2,False,'frozen 1'), ('end',0,False,'frozen 2'), ('last',2,False,'frozen 2')]
 
 @pytest.mark.parametrize('at,workers,half,kind', pairs)
 def test_parity(photos, teacher, tmp_path, wholes, at, workers, half, kind): check_parity(photos, teacher, tmp_path, wholes, at, workers, half, kind)
