@@ -17,6 +17,7 @@ from fastcore.script import call_parse
 
 results = Path(__file__).parent/'results'
 here,n_folds = results/'folds'/'runs.csv',5
+short = 'epochs0.25'   # beside which one thing at a time was tried
 _tuned,_none = dict(rung='finetune'),dict(rung='finetune', eps=0., alpha=0.)
 kinds = dict(probe=dict(rung='probe'), finetune=_tuned, none=_none)
 _alone = dict(smooth=dict(eps=.1), mixup=dict(alpha=.2), cutmix=dict(cutmix=1.), trivial=dict(trivial=True), ema=dict(ema=25.62))
@@ -140,7 +141,7 @@ def summary(runs, first):
     for (*k,row,head,device),o in acc.items():
         heads = [''] if first=='probe' else [head] if head else ['zero','xavier']
         base,h = next(((b, h) for h in heads if (b := acc.get((*k,first,h,device)))), ({},head))
-        if row in (first,'probe') or len(set(o) & set(base))<2: continue
+        if row in (first,'probe') or len(set(o) & set(base))<2 or first==short and not row.startswith(f'{short}+'): continue
         yield dict(set=k[0], arch=k[1], size=k[2], n='all' if k[3]=='0' else k[3], part=k[4], row=row, over=first, head=head or h, device=device) | compared(o, base)
 
 @call_parse
@@ -164,6 +165,6 @@ def main(
     done = {key(o) for o in kept() if o['set']==Path(src).name and (o['device']=='cpu')==(device=='cpu')}
     with get_context('spawn').Pool(jobs) as pool:
         for o in pool.imap_unordered(one, [o for o in todo if key(o) not in done]): keep(o), print(o, file=sys.stderr, flush=True)
-    rows = [o for first in ('probe','finetune','none') for o in summary(kept(), first)]
+    rows = [o for first in ('probe','finetune','none',short) for o in summary(kept(), first)]
     keep_all(rows, results/'folds.csv')
     for o in rows: print(*o.values())

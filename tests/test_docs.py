@@ -404,3 +404,14 @@ def test_what_the_readme_says_of_equal_time_was_measured():
     page,points = next(o.source for o in text if 'Five other seeds' in o.source),[f'{float(ten[k]):.1f}' for k in ('points','low','high')]
     assert f"{100*float(ten['accuracy_bot']):.1f}%, by {points[0]} points ({points[1]} to {points[2]})" in page and ten['seeds']=='5' and f"at {ten['epochs_bot']} passes" in page
     assert all(float(o['low'])>0 and o['seeds']=='5' for o in [*best.values(), ten, cifar])
+
+def test_what_pages_say_of_one_change_was_measured():
+    "Beside ten epochs of fine-tuning, and beside a short run as it is settled"
+    page = ' '.join(next(o.source for o in read_nb(root/'nbs/01_tuned.ipynb').cells if 'one thing was changed at a time' in o.source).split())
+    rows = {o['row'].partition('+')[2]:[f'{float(o[k]):.1f}' for k in ('points','low','high')] for o in csv.DictReader((root/'bench/results/folds.csv').open()) if o['over']=='epochs0.25'}
+    for k in 'lr4','min_scale0.08','layer_decay0.4','layer_decay1': assert '({}, {} to {})'.format(*rows[k]) in page, k
+    assert '({} points, 95% interval {} to {})'.format(*rows['lr1']) in page and 'cost {} points ({} to {})'.format(*(rows['moving'][i].strip('-') for i in (0,2,1))) in page
+    tried = {(o['set'],o['passes']):o for o in csv.DictReader((root/'bench/results/tried.csv').open()) if o['row']=='adam-0.003'}
+    best = f"{float(tried['clothing','3']['points']):.1f} points"
+    assert f'Adam at .003 is {best}' in (root/'nbs/01_settle.ipynb').read_text() and f'it got {best}' in (root/'nbs/12_optimizer.ipynb').read_text()
+    assert [k for k,o in tried.items() if float(o['low'])>0]==[('clothing','3')]
