@@ -122,7 +122,7 @@ def python_of(
     "The run of `learn` as a script"
     r,data = rung_of(learn),made_with(learn.dls)
     opts = {k:v for k,v in dict(but=tuple(r.but), reading=r.reading).items() if v not in ((), 'paper')}
-    mine = {k:v for k,v in r.items() if k not in data and (k in r.given or v!=r.paper.get(k))} | dict(as_paper=True)   # all is settled already
+    mine = {k:v for k,v in r.items() if k not in data and (k in r.given or k in ('ema','lr') or v!=r.paper.get(k))} | dict(as_paper=True)   # all is settled already, and stays
     def kw(d): return ''.join(f', {k}={plain(v)!r}' for k,v in d.items() if v is not None)
     dls = f"bag_dls({str(data['src'])!r}{kw({k:v for k,v in data.items() if k!='src'})})" if bag_of(learn.dls) else f"...   # {data['src']} with batches of {data['bs']}"
     return '\n'.join(['from fastai.torch_core import set_seed', 'from bot.all import *', f'dls = {dls}', f"set_seed({data.get('seed', 0)})",

@@ -30,7 +30,7 @@ from fastai.callback.core import event
 from fastai.learner import Learner
 from fastai.metrics import accuracy
 from fastai.torch_core import default_device
-from .core import in_words, nearest, UsageError
+from .core import in_words, nearest, shown, UsageError
 from .ladder import check_settings, Recipe, recipe, setting, settings, usual_reading
 from .settle import as_published, comes_made, drop_epochs, ema_every, fit_last, fit_to, repeat_words, sides_of, unused, warmup_epochs
 from .tuned import fit_probe, fit_tuned, freeze_epochs, length_words, of_probe, usual_rung
@@ -50,7 +50,7 @@ from .average import BagEMA
 from .balance import balanced_weights, class_counts, weights_words
 from .freezing import FrozenStart, StillNorms, group_rates, other_head, param_groups, stage_groups
 from .passes import check_passes, in_passes
-from .prepared import as_dls, crop_of, dls_for, dls_settings, done, free_names, lacking, settled_lr, with_settings
+from .prepared import as_dls, crop_of, dls_for, dls_settings, done, free_names, lacking, settled_lr, vocab_words, with_settings
 from .sizes import BagSizes
 from .watch import LossPlot, Throughput
 from .schedule import *   # adds `fit_warmup`
@@ -68,6 +68,7 @@ def check_recipe(
     "Refuse a run that cannot begin: without a teacher (nobody has the paper's at hand), or with a warmup that does not fit"
     warmup_epochs(r, r['epochs']), check_passes(r['bs'], r.get('grad_accum_steps') or 1)
     if r.rung=='probe' and isinstance(r['arch'], str): usual_rung(r['pretrained'], True)
+    if r.rung=='adam' and r['opt']!='adam': raise UsageError("Rung 'adam' has Adam's rate and decay: leave out opt, or take --rung smooth, which is the same without Adam")
     random = isinstance(r['arch'], str) and r['pretrained'] in (None, False) and '.' not in r['arch']
     if random and r.rung=='finetune': raise UsageError("Rung 'finetune' goes on from weights, and none were asked for: add --pretrained (pretrained=True), or take --rung smooth")
     if random and 'freeze' in r.given and r['freeze']: raise UsageError(f"freeze={r['freeze']} keeps the body as it is, and it is random: add --pretrained (pretrained=True), or leave out freeze")
@@ -98,7 +99,7 @@ def check_dls(
     dls # What a user gave
 )->DataLoaders: # The same
     "Refuse what no classifier can be trained on"
-    if not hasattr(dls, 'train'): raise UsageError(f'{dls!r} is no DataLoaders: give bag_dls({dls!r})')
+    if not isinstance(dls, DataLoaders): raise UsageError(f'{shown(repr(dls))[:80]} is no DataLoaders: give bag_dls(...), or DataLoaders(train, valid)')
     if getattr(dls, 'vocab', None) is None: raise UsageError('These DataLoaders have no classes (`vocab`), and a bag_learner tells classes apart: for other targets there is fastai\'s Learner, with the hooks and the optimizer of bot.all')
     return dls
 
@@ -225,8 +226,9 @@ class BagLearner(Learner):
     def dls(self): return self._dls
     @dls.setter
     def dls(self, dls):
-        self._dls = dls_for(dls, self.model, self._base.reading) if (made := '_base' in vars(self)) else dls
-        for o in self.recipe.notes[len(self._base.notes):] if made else (): print(o)
+        if '_base' not in vars(self): return setattr(self, '_dls', dls)
+        said,self._dls = vocab_words(self._dls, dls),dls_for(dls, self.model, self._base.reading)
+        for o in said+self.recipe.notes[len(self._base.notes):]: print(o)
 
     @property
     def lr(self): return settled_lr(self._base, self.dls.train.bs if len(self.dls.train) else self._base['bs']) if self._lr is None else self._lr

@@ -9,14 +9,14 @@ Docs: https://OWNER.github.io/bot/prepared.html.md"""
 
 # %% auto #0
 __all__ = ['data_names', 'record_keys', 'crop_of', 'data_settings', 'dls_settings', 'done', 'settled_lr', 'as_dls', 'lacking',
-           'set_record', 'dls_for', 'free_names', 'with_settings']
+           'vocab_words', 'set_record', 'dls_for', 'free_names', 'with_settings']
 
 # %% ../nbs/18_prepared.ipynb #c462ae78
 from copy import copy
 import torch
 from fasttransform import Pipeline
 from fastai.data.core import DataLoaders
-from .core import in_words, rounded
+from .core import in_words, rounded, shown, UsageError
 from .ladder import Recipe
 from .block import BagCrop, BagNormalize, norm_stats, set_norm
 from .weights import input_cfg
@@ -81,7 +81,7 @@ def as_dls(
     "`r` as it is with `DataLoaders` that came later, or were changed"
     new = {k:v for k,v in made.items() if r.get(k, _off.get(k))!=v}
     known = {k:v for k,v in new.items() if v is not None}
-    if 'bs' in known and r.get('lr') and 'lr' not in r.given: new |= dict(lr=settled_lr(r, known['bs']))
+    if 'bs' in known and r.get('lr') and 'lr' not in r.given and r.get('opt')!='adam': new |= dict(lr=settled_lr(r, known['bs']))
     notes = [f'{k}: {r.get(k)} -> {v} (what `learn.dls` have)' for k,v in new.items()]
     return Recipe(r|new, r.rung, r.but, r.reading, r.given|known, r.paper, r.notes+notes*told, r.held|set(new)) if new else r
 
@@ -91,12 +91,23 @@ def lacking(
     dls, # Anyone's `DataLoaders`, or those of `bag_dls`
     made:dict # From `dls_settings`
 )->list: # Lines
-    "What the row of `r` has and `dls` do not do"
+    "What the row of `r` has and `dls` do not do, and what they do beside it"
     reading,none = getattr(crop_of(dls.train), 'reading', r.reading),[k for k in _unknown if made[k] is None]
     names = [k for k in _off if made[k]==_off[k]] + [k for k in ('jitter','pca') if reading!=r.reading and k not in none]
     other = f"images are prepared in the reading '{reading}', not '{r.reading}': for that, bag_dls(..., reading='{r.reading}')"
-    return [f'{k}: {r.paper[k]} -> {made[k]} (what `learn.dls` have)' for k in names if r.paper.get(k, made[k])!=made[k]] + [other]*(reading!=r.reading) + (
+    more = {k:made[k] for k in _off if made[k]!=_off[k] and r.paper.get(k, _off[k])==_off[k]}
+    has = [f'{in_words(more)}: what `learn.dls` do, and rung {r.rung} does not']*bool(more)
+    return has + [f'{k}: {r.paper[k]} -> {made[k]} (what `learn.dls` have)' for k in names if r.paper.get(k, made[k])!=made[k]] + [other]*(reading!=r.reading) + (
         [f"{', '.join(none)}: unknown, the transforms of `learn.dls` are no `BagImageBlock`'s" + '; resizing and cropping as the weights want is up to them'*(r['pretrained'] not in (None, False))] if none else [])
+
+def vocab_words(
+    old, # The learner's `DataLoaders`
+    dls # Others, which are to take their place
+)->list: # A line, or none
+    "What other classes mean for a model that is made already"
+    if not isinstance(dls, DataLoaders): raise UsageError(f'{type(dls).__name__} is no DataLoaders: a learner has one loader to train and one to validate, as DataLoaders(train, valid)')
+    a,b = ([str(c) for c in getattr(o, 'vocab', None) or ()] for o in (old, dls))
+    return [f"`learn.dls` have the classes {shown(', '.join(b))[:80]}; the model was made for {shown(', '.join(a))[:80]}, and answers in that order"] if a and b and a!=b else []
 
 # %% ../nbs/18_prepared.ipynb #be18807c
 record_keys = 'interpolation','crop_pct','antialias','edge','crop'   # of how a crop is made; its size is the loaders' own, and so is an edge that they were given

@@ -20,8 +20,8 @@ from pathlib import Path
 import matplotlib.figure, numpy as np
 from PIL import Image
 from fastcore.xml import Code, Details, Div, Figcaption, Figure, Img, P, Pre, Summary, Table, Tbody, Td, Th, Thead, Tr
-from .core import amount, shown, write_atomic
-from .ladder import recipe
+from .core import amount, in_words, shown, write_atomic
+from .ladder import default_rung, ladders, recipe
 from .page import bar, Budget, gallery, html_page, part, picture, sort_table, svg_figure
 from .judge import confusion, per_class, reliability, wilson
 from .outcome import curves, Outcome, read_outcome
@@ -178,17 +178,24 @@ def speed_words(
     cpu = ' Model and workers share the cores of a CPU.'*((o.args.get('resolved') or {}).get('device')=='cpu')
     return f'{fast}In the last epoch {w:.0%} of the time went by waiting for images: {limit}.{cpu}'
 
+# %% ../nbs/27_report.ipynb #681f74c5
+def _rung_words(a):
+    "Which rung, and what a row of no ladder has beside the paper's default"
+    said = f"Rung {a['rung']}" + (f" without {', '.join(a['but'])}" if a['but'] else '') + f", read as the {'paper has it' if a['reading']=='paper' else 'code of '+a['reading']}."
+    row,smooth = ladders['more'].get(a['rung'], {}),recipe(default_rung)
+    own = in_words({k:v for k,v in row.items() if smooth.get(k)!=v})
+    return said + (f' It is a row of its own; beside rung {default_rung} it has {own}.' if own else '')
+
 # %% ../nbs/27_report.ipynb #e5a0816a
 def origin_parts(
     o:Outcome # Of a run
 )->list: # Parts of a page
     "Settings, doctor, environment and command"
     a = o.args
-    rung = f"Rung {a['rung']}" + (f" without {', '.join(a['but'])}" if a['but'] else '') + f", read as the {'paper has it' if a['reading']=='paper' else 'code of '+a['reading']}."
     rows,found = change_rows(a),a.get('check')
     doctor = [P(c, cls='note') for c in found] or [P('Nothing was found at a glance, at names and sizes of files. bot-check reads every image.')] if found is not None else [P('The doctor was not asked: bot-check SRC reads every image.')]
     where = dict(device=(a.get('resolved') or {}).get('device')) | a['versions'] | dict(images=a.get('path'), training=a.get('n_train'), validation=a.get('n_valid'), fingerprint=(a.get('fingerprint') or {}).get('hash'))
-    return [part('Changed from the paper', P(rung), sort_table(['setting','paper','this run','why'], rows) if rows else P('Nothing.')), part('Doctor', *doctor),
+    return [part('Changed from the paper', P(_rung_words(a)), sort_table(['setting','paper','this run','why'], rows) if rows else P('Nothing.')), part('Doctor', *doctor),
         part('Speed', P(speed_words(o))), part('Environment', sort_table(['what','value'], [[k, str(v)] for k,v in where.items() if v is not None])),
         part('The same again', *([Pre(Code(shown(a['command'])))] if 'command' in a else []), *_details('as Python', a.get('python')), *_details('all settings', _lines(a['settings'])))]
 

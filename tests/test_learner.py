@@ -1,8 +1,10 @@
 "What `bag_learner` makes of models, data and runs that others made"
+import shutil
 import pytest, torch
 from torch import nn
 import bot.all
 from bot.all import DataError, UsageError, bag_dls, bag_learner, load_run, norm_stats, recorded, save_args
+from bot.args import python_of
 from bot.cli import main
 from bot.distill import Distillation
 from bot.ladder import recipe
@@ -13,6 +15,7 @@ from bot.settle import drop_epochs, warmup_epochs
 from bot.models import xresnet18d
 from fastai.data.transforms import Normalize
 from fastai.torch_core import set_seed
+from pictures import lay_colors
 
 @pytest.fixture(scope='module')
 def dls(): return bag_dls('digits', bs=16, num_workers=0, device='cpu')
@@ -213,3 +216,30 @@ def test_adam(tmp_path, capsys):
     assert main([*'digits --rung adam --widen .0625 --epochs 1 --workers 0 --device cpu --out'.split(), str(tmp_path/'run')])==0
     args = read_args(tmp_path/'run/args.yaml')
     assert (args['settings']['opt'],args['settings']['lr'],args['resolved']['lr'])==('adam',.003,.003)
+
+@pytest.mark.parametrize('rung', ['smooth', 'ema', 'modern', 'adam', 'repeat'])
+def test_its_python_settles_nothing_anew(rung):
+    "The script of a run has all that `as_paper` would change"
+    learn = bag_learner(bag_dls('digits', size=32, bs=64, num_workers=0, device='cpu'), rung, widen=1/16, epochs=4)
+    own = {}
+    exec(python_of(learn).removesuffix('learn.fit_rung()'), own)
+    other = own['learn'].recipe
+    assert {k:(v,other.get(k)) for k,v in learn.recipe.items() if other.get(k)!=v}=={}
+
+def test_rung_adam_without_adam():
+    with pytest.raises(UsageError, match='take --rung smooth'): bag_learner(bag_dls('digits', size=32, bs=64, num_workers=0, device='cpu'), 'adam', opt='nag', widen=1/16)
+
+def test_loaders_that_do_more_than_a_row_are_told(tmp_path):
+    "Of a run with other tricks, for instance"
+    dls = bag_dls('digits', size=32, bs=64, num_workers=0, device='cpu', erase=.1, trivial=True)
+    assert 'trivial=True, erase=0.1: what `learn.dls` do, and rung smooth does not' in bag_learner(dls, 'smooth', widen=1/16).recipe.notes
+    assert not [o for o in bag_learner(dls, 'modern', widen=1/16).recipe.notes if 'does not' in o]
+
+def test_loaders_that_are_no_classes_of_the_model(tmp_path, capsys):
+    learn = bag_learner(bag_dls(lay_colors(tmp_path/'a', train=8, valid=2), size=32, bs=8, num_workers=0, device='cpu'), 'smooth', widen=1/16)
+    shutil.copytree(tmp_path/'a', tmp_path/'b')
+    for part in 'train','valid': (tmp_path/'b'/part/'a').rename(tmp_path/'b'/part/'z')
+    capsys.readouterr()
+    learn.dls = bag_dls(tmp_path/'b', size=32, bs=8, num_workers=0, device='cpu')
+    assert 'have the classes b, c, z; the model was made for a, b, c' in capsys.readouterr().out
+    with pytest.raises(UsageError, match='is no DataLoaders'): learn.dls = learn.dls.train
