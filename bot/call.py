@@ -122,7 +122,7 @@ def weights_alone(
     "`argv` with 'true' where `--pretrained` has no word that means weights after it: the word stays the source"
     return _with_true(argv, lambda o, after: o=='--pretrained' and (after=='' or after[0]=='-' or not _means_weights(after)))
 
-def _ends_alone(words): return any(o=='--pretrained' and after[:1] in ('', '-') for o,after in zip(words, [*words[1:], '']))
+def _no_word_after(argv): return _with_true(argv, lambda o, after: o=='--pretrained' and after[:1] in ('', '-'))
 
 # %% ../nbs/30_call.ipynb #b4d49703
 def read_words(
@@ -159,11 +159,12 @@ def words_for(
     "The call that `argv` asks for; `UsageError` where it asks for something that is not there"
     known = opts_of(f)
     words = spelled_out(switched(argv, known), known)
+    if 'pretrained' in known: words = _no_word_after(words)   # whatever the other words are
     alone = weights_alone(words) if 'pretrained' in known else words
     p = parser_of(f, prog, values and values(alone))
     try: return read_words(p, alone, known)
     except UsageError:
-        if alone==words or not p.parse_known_args(alone)[1] or _ends_alone(words): raise
+        if alone==words or not p.parse_known_args(alone)[1]: raise
         return read_words(p, words, known)   # there is a source beside the word, so it is meant for weights
 
 # %% ../nbs/30_call.ipynb #e5c75c86

@@ -32,7 +32,7 @@ from fastai.metrics import accuracy
 from fastai.torch_core import default_device
 from .core import in_words, nearest, shown, UsageError
 from .ladder import check_settings, Recipe, recipe, setting, settings, usual_reading
-from .settle import as_published, comes_made, drop_epochs, ema_every, fit_last, fit_to, repeat_words, sides_of, unused, warmup_epochs
+from .settle import as_published, comes_made, drop_epochs, ema_every, fit_last, fit_opt, fit_to, repeat_words, sides_of, unused, warmup_epochs
 from .tuned import fit_probe, fit_tuned, freeze_epochs, length_words, of_probe, usual_rung
 from .block import bag_of, norm_stats
 from .init import inits, zero_gamma
@@ -86,7 +86,8 @@ def fit_recipe(
     "`r` fitted to a source of images and a device"
     kind = torch.device(device).type
     r = settle_weights(fit_last(r), kind!='cuda' and not as_paper)
-    r = fit_probe(r, n_train) if as_paper or r.rung=='probe' else fit_tuned(r, n_train)
+    r = fit_opt(fit_probe(r, n_train))   # first: what is settled once is held
+    if not as_paper: r = fit_tuned(r, n_train)
     r = fit_native(r, size, as_paper)
     own = {k:v for k,v in (own or {}).items() if (k!='widen' or str(r['arch']).startswith('xresnet')) and (k in of_probe or r.rung!='probe')}
     if as_paper and not precision.fast_half(kind): r = r.adopt(f'on {kind}', fp16=False)

@@ -81,7 +81,7 @@ def as_dls(
     "`r` as it is with `DataLoaders` that came later, or were changed"
     new = {k:v for k,v in made.items() if r.get(k, _off.get(k))!=v}
     known = {k:v for k,v in new.items() if v is not None}
-    if 'bs' in known and r.get('lr') and 'lr' not in r.given and r.get('opt')!='adam': new |= dict(lr=settled_lr(r, known['bs']))
+    if 'bs' in known and r.get('lr') and 'lr' not in r.given and (lr := settled_lr(r, known['bs']))!=r['lr']: new |= dict(lr=lr)
     notes = [f'{k}: {r.get(k)} -> {v} (what `learn.dls` have)' for k,v in new.items()]
     return Recipe(r|new, r.rung, r.but, r.reading, r.given|known, r.paper, r.notes+notes*told, r.held|set(new)) if new else r
 

@@ -13,7 +13,7 @@ Docs: https://OWNER.github.io/bot/settle.html.md"""
 __all__ = ['paper_epochs', 'paper_rate', 'short_passes', 'short_rate', 'short_images', 'short_names', 'warmup_epochs',
            'drop_epochs', 'unused', 'repeat_words', 'pow2', 'fit_size', 'fit_bs', 'fit_to', 'fit_view', 'fit_last',
            'sides_of', 'fit_rate', 'fit_steps', 'update_every', 'as_published', 'ema_every', 'comes_made',
-           'begins_trained', 'shortness', 'why_long', 'fit_short']
+           'begins_trained', 'shortness', 'why_long', 'fit_short', 'fit_opt']
 
 # %% ../nbs/01_settle.ipynb #319c1da1
 import math, re
@@ -140,8 +140,7 @@ def sides_of(
 def fit_rate(
     r:Recipe # Settings, its batch settled
 )->Recipe: # With a note, if that changes something
-    "The rate of a row that gives one, in proportion to the batch; that of Adam, whose steps have a length of their own, as it is"
-    if r.get('opt')=='adam': return r.adopt("Adam's own", **{k:ladders['more']['adam'][k] for k in ('lr', 'wd')})
+    "The rate of a row that gives one, in proportion to the batch"
     return r.adopt(f"{r['bs']} images in a batch", lr=r.paper['lr']*r['bs']/r.paper['bs']) if r.paper.get('lr') else r
 
 def fit_steps(
@@ -227,5 +226,11 @@ def fit_short(
     rate,late = 256*r.paper['lr']/r.paper['bs'] if r.paper.get('lr') else paper_rate,min(1., 2*k)   # crops go back first
     new = {o:round(r[o]+(k if o=='min_scale' else late)*(f(r[o], v)-r[o]), 3) for o,(f,v) in _mild.items()}
     seen = 'once' if r['epochs']==1 else f"{r['epochs']} times"
-    if r.get('opt')!='adam': new['lr'] = (rate+late*(short_rate-rate))*r['bs']/256
-    return r.adopt(f'from random weights, each image {seen}', **new)
+    return r.adopt(f'from random weights, each image {seen}', lr=(rate+late*(short_rate-rate))*r['bs']/256, **new)
+
+# %% ../nbs/01_settle.ipynb #e738a96b
+def fit_opt(
+    r:Recipe # Settings
+)->Recipe: # With a note for each change
+    "Rate and decay of Adam, whose steps have a length of their own: whatever the batch, the length and the weights"
+    return r.adopt("Adam's own", **{k:ladders['more']['adam'][k] for k in ('lr', 'wd')}) if r.get('opt')=='adam' else r

@@ -54,7 +54,7 @@ def fit_tuned(
     if r.rung!='finetune': return r
     r = r.adopt(f'{n_train:,} training images', epochs=tuned_epochs(n_train), bs=min(32, n_train))
     why,factor = ('and few steps: two thirds', 2) if n_train<tuned_few else ('a third', 1)
-    if r.get('opt')!='adam': r = r.adopt(f'from weights, {why} of the rate', lr=factor*tuned_rate*r['bs']/256)
+    r = r.adopt(f'from weights, {why} of the rate', lr=factor*tuned_rate*r['bs']/256)
     if r['epochs']<mixup_epochs: r = r.adopt(f"{amount(r['epochs'], 'epoch is', 'epochs are')} too few for it", alpha=0.)
     strong = r['teacher'] is not None and 'T' not in r.given
     return r.note(f"T={r['T']:g} is the paper's, from random weights: a teacher's term may weigh that many times as much as the labels', and fine-tuning can be lost by it; T=1 lets both weigh alike") if strong else r
