@@ -124,7 +124,7 @@ def run_key(
 )->str: # Text
     "Equal for recipes that are the same training"
     idle = {'arch','widen','warmup','drops','lr'} | set(() if r['teacher'] else ('T',)) | set(() if r['alpha'] or r.get('cutmix') else ('mixup_off',))
-    used = dict(network=network_text(r['arch'], n_out, r['widen']), warmup=warmup_epochs(r, r['epochs']), lr=r.get('lr') or scale_lr(r['bs']))
+    used = dict(reading=r.reading, network=network_text(r['arch'], n_out, r['widen']), warmup=warmup_epochs(r, r['epochs']), lr=r.get('lr') or scale_lr(r['bs']))
     drops = drop_epochs(r, r['epochs']) if r['sched']=='step' else None
     return json.dumps(plain({k:v for k,v in r.items() if k not in idle} | used | dict(drops=drops)), sort_keys=True)
 
@@ -186,10 +186,15 @@ def plan_cells(
         both = set(new) & {*cells, *(o['name'] for o in rows if o is not row)}
         if both: raise UsageError(f"Two trainings would have the name '{shown(min(both))}': rename that cell")
         if key not in first: cells,first = cells | new,first | {key: row['name']}
-        before = next((o['settings'] for o in done if o['name']==row['vs']), {})
-        says = in_words({k:v for k,v in plain(dict(r)).items() if before.get(k)!=v}) if before else ''
-        done.append(row | dict(of=first[key], says=says, settings=plain(dict(r))))
-    return [{k:v for k,v in o.items() if k!='settings'} for o in done],cells
+        done.append(row | dict(of=first[key], says=_changed(next((o['r'] for o in done if o['name']==row['vs']), r), r), r=r))
+    return [{k:v for k,v in o.items() if k!='r'} for o in done],cells
+
+def _changed(before, r):
+    "What a recipe changes beside another, in words"
+    a,b = (plain(dict(o)) | dict(reading=o.reading) for o in (before, r))
+    if r['sched']!='step': a = a | dict(drops=b['drops'])   # without effect
+    new = {k:b.get(k) for k in {**b, **a} if a.get(k)!=b.get(k)}
+    return in_words({k:'unset' if v is None else tuple(v) if isinstance(v, list) else v for k,v in new.items()})
 
 # %% ../nbs/28_grid.ipynb #fb350372
 def whole_name(

@@ -205,7 +205,7 @@ def results(root, name):
     return list(csv.DictReader(path.open()))
 
 def ablations(root):
-    "The tables of `bot-ablate` that are kept: name of the data -> row -> what was found"
+    "The tables of `bot-ablate` that are kept: data, or data and ladder as in 'digits-torchvision' -> row -> what was found"
     found = {o.stem.removeprefix('ablation-'): list(csv.DictReader(o.open())) for o in sorted((Path(root)/'bench/results').glob('ablation-*.csv'))}
     return {k:{o['row']:o for o in rows} for k,rows in found.items()}
 
@@ -228,7 +228,7 @@ def found_row(o):
 
 def gained(root, card):
     "What the rows of a card brought on small images"
-    rows = [{'data':data} | found_row(found[k]) for data,found in ablations(root).items() for k in card.rows if k in found]
+    rows = [{'data':data.partition('-')[0]} | found_row(found[k]) for data,found in ablations(root).items() for k in card.rows if k in found]
     if not rows: return 'Not measured here yet: no table of `bot-ablate` in `bench/results/` has it.'
     return f"Each rung beside the one before it, from the same seeds; gains in points, with 95% intervals. What it takes for a verdict stands in [Verdicts]({get_config().doc_url}verdict.html).\n\n{md_table(rows)}"
 

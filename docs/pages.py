@@ -121,11 +121,11 @@ def measured(path):
 
 def compared(data, rows):
     "One table of `bot-ablate`: the command, and the rows as people read them"
-    first = next(iter(rows.values()))
+    first,(what,_,ladder) = next(iter(rows.values())),data.partition('-')
     alike = {k:first[k] for k in ('seeds','epochs','size','widen') if first.get(k) and len({o.get(k) for o in rows.values()})==1}
-    command = ' '.join(['bot-ablate', data if data=='digits' else f'path/to/{data}', '--rungs', ','.join(rows), *(f'--{k} {v}' for k,v in alike.items())])
+    command = ' '.join(['bot-ablate', what if what=='digits' else f'path/to/{what}', '--rungs', ','.join(rows), *(f'--{k} {v}' for k,v in alike.items())])
     url = f'{get_config().git_url}/blob/{get_config().branch}/bench/results/ablation-{data}.csv'
-    return '\n\n'.join([f'## Which tricks help: {data}', f'```sh\n{command}\n```', f'[All of its columns]({url}).', md_table([cards.found_row(o) for o in rows.values()])])
+    return '\n\n'.join([f"## Which tricks help: {what}{ladder and f', the ladder of {ladder}'}", f'```sh\n{command}\n```', f'[All of its columns]({url}).', md_table([cards.found_row(o) for o in rows.values()])])
 
 def figures(root):
     "Every measured figure there is, from the files that the benches wrote"

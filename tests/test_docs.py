@@ -315,6 +315,14 @@ def test_figures_have_each_ablation(module, cards, measured):
     text = module('pages').figures(measured)
     assert '## Which tricks help: leaves' in text and 'bot-ablate path/to/leaves --rungs baseline,cosine --seeds 8 --epochs 16 --size 32 --widen 0.25' in text and '| cannot tell |' in text
 
+def test_a_second_ladder_has_a_table_of_its_own(module, cards, measured):
+    ablation_file(measured, 'leaves', ('cosine', 8, (.9,.85,.95), None, None, ''), ('smooth', 8, (.9,.85,.95), 'cosine', (.02,-.01,.05), 'cannot tell'))
+    ablation_file(measured, 'leaves-torchvision', ('trivial', 8, (.8,.75,.85), None, None, ''), ('torchvision.smooth', 8, (.7,.65,.75), 'trivial', (.02,-.01,.05), 'better'))
+    text = module('pages').figures(measured)
+    assert '## Which tricks help: leaves, the ladder of torchvision' in text and 'bot-ablate path/to/leaves --rungs trivial,torchvision.smooth --seeds 8' in text
+    smooth,trivial = (cards.gained(measured, next(o for o in cards.cards if k in o.rows)) for k in ('smooth','trivial'))
+    assert '| leaves | `smooth` |' in smooth and 'torchvision' not in smooth and '| leaves | `trivial` |' in trivial
+
 @pytest.mark.parametrize('old, new, what', [('## Label smoothing', '## Softer labels', 'no heading'), ('Composes with', 'Goes with', '"Composes with"'),
     ('arxiv.org', 'example.org', 'no citation'), ('$$', '', 'no equation')])
 def test_a_card_that_lacks_something_stops_the_build(cards, tmp_path, old, new, what):
