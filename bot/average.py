@@ -21,6 +21,7 @@ from fastai.callback.core import Callback
 from fastai.learner import AvgLoss
 from fastcore.basics import patch
 from .core import UsageError
+from .ranges import Num
 from .ladder import setting
 from .settle import update_every
 from .resnet import unwrapped
@@ -36,7 +37,7 @@ def kept_share(
     ema:float=ema_constants # Time constants over the run
 )->float: # From 0, which is a copy, to 1
     "The share of the mean that an update keeps"
-    return 1-min(1., ema/(n_epoch*max(1, -(-n_iter//every))))
+    return 1-min(1., ema/max(1, n_epoch*-(-n_iter//every)))
 
 def theirs(
     bs:int, # Images in a batch, over all devices
@@ -72,13 +73,12 @@ class BagEMA(Callback):
     def __init__(self,
         ema:float=ema_constants, # Time constants of the mean over the run
         every:int=None, # Batches from one update to the next; unset, what fits the run
-        warmup:float=0, # Share of the run in which the mean is a copy
+        warmup:float=0, # Share of the run in which the mean is a copy, below 1
         keep:float=None # Share of the mean that an update keeps; unset, what `ema` makes of the length of the run
     ):
-        if keep is not None and not 0<=keep<1: raise UsageError(f'keep={keep} is no share of the mean: from 0, a copy each time, to below 1')
         self.ema,self.every = setting('ema')(ema, 'ema'),None if every is None else setting('ema_steps')(every, 'every')
         if not self.ema: raise UsageError('ema=0 is no mean of the weights: leave BagEMA out')
-        self.warmup,self.keep = warmup,keep
+        self.warmup,self.keep = (None if v is None else Num('[0,1)')(v, k) for k,v in dict(warmup=warmup, keep=keep).items())
 
     def before_fit(self):   # a mere validation has that too
         if sum(isinstance(o, BagEMA) for o in self.learn.cbs)>1: raise UsageError('The weights would be averaged twice: `learn.remove_cbs(BagEMA)` first')
@@ -89,7 +89,9 @@ class BagEMA(Callback):
 
     def before_train(self):
         self.on = not hasattr(self.learn, 'lr_finder')
-        if self.fresh and self.on: self.avg,self.fresh = None,False
+        if not (self.fresh and self.on): return
+        self.avg,self.fresh = None,False
+        if self.keep is None and not self.share or self.warmup>=1: print(f'The averaged weights are a copy: {self.n_epoch} x {len(self.dls.train)} batches and an update every {self.step} are too short a run for {self.ema:g} time constants')
 
     def after_batch(self):
         if not (self.on and self.training) or self.iter%self.step: return

@@ -72,13 +72,14 @@ def paste(
 # %% ../nbs/16_cutmix.ipynb #8b687fdf
 class BagCutMix(BagMixup):
     "Train on images with a part of another one"
+    trick = 'CutMix'
     def __init__(self,
         cutmix:float=1., # λ is drawn from Beta(cutmix, cutmix); 0 is no CutMix
         off:float=0, # Epochs without CutMix at the end
         reading:str='paper' # Who is in the rectangle, as `partners` has it
     ):
-        super().__init__(cutmix, off, reading)
         self.cutmix = setting('cutmix')(cutmix, 'cutmix')
+        super().__init__(self.cutmix, off, reading)
 
     def blended(self, xb):
         lam,partner,box = draw_cut(find_bs(xb), *sides(xb), self.cutmix, self.reading)
@@ -96,6 +97,7 @@ def sides(
 # %% ../nbs/16_cutmix.ipynb #9722040b
 class BagMixOrCut(BagCutMix):
     "Mixup or CutMix for each batch, by chance"
+    trick = 'mixup or CutMix'
     def __init__(self,
         alpha:float=.2, # Mixup's λ is drawn from Beta(alpha, alpha); 0 is CutMix for all batches
         cutmix:float=1., # CutMix's from Beta(cutmix, cutmix); 0 is mixup for all

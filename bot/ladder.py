@@ -149,7 +149,7 @@ def settings(
     sched:One('step', 'cosine')=None, # After warmup: 'step' or 'cosine' (§5.1)
     warmup:Num('[0,inf)')=None, # Epochs of linear warmup (§3.1)
     drops:Nums('[0,inf)')=None, # Epochs after which the step schedule divides the rate by 10 (§2.1)
-    mom:Num('[0,1)')=None, # Nesterov momentum; the authors' code
+    mom:Num('[0,1)')=None, # Momentum, Nesterov's unless `nesterov` is false; the authors' code
     wd:Num('[0,inf)')=None, # L2 weight decay; the authors' code
     decay_bias:Switch()=None, # Decay biases and norm layers too; false is the trick (§3.1)
     init:One('xavier', 'msra', 'kaiming', 'torchvision')=None, # 'xavier' (paper), 'msra' (gluoncv), 'kaiming' or 'torchvision' (§2.1)

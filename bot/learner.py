@@ -115,7 +115,7 @@ def dls_recipe(
     dls:DataLoaders, # Anyone's, or those of `bag_dls`
     rung:str, # Name of a row of the ladder
     but:str|tuple=(), # Rows to leave out
-    reading:str=None, # 'paper' or 'gluoncv'; unset, that of `dls`
+    reading:str=None, # 'paper', 'gluoncv' or 'torchvision'; unset, that of `dls`
     as_paper:bool=False, # Change nothing that the data do not settle
     **changes # Settings by name
 )->Recipe: # With a note for each change
@@ -208,7 +208,7 @@ def add_tricks(
     if r.get('ema'): learn.add_cb(BagEMA(r['ema'], r.get('ema_steps'), warmup_epochs(r, r['epochs'])/r['epochs']))
     if r['teacher'] is not None: learn.distill(teacher_of(r['teacher'], learn.dls), r['T'], r.reading)
     if r['fp16']: learn.to_fp16()
-    if lies_last(r, learn.dls): learn.to_channelslast(use_amp=False)
+    if lies_last(r, learn.dls) and (device_of(learn.dls)!='cpu' or not precision.breaks_last(learn.model)): learn.to_channelslast(use_amp=False)
     if r.get('torchcompile'): precision.compile_model(learn.model, learn.dls.device)
     return learn
 
@@ -264,7 +264,7 @@ def bag_learner(
     dls:DataLoaders, # Images and single classes: of `bag_dls`, or anyone's
     rung:str|Recipe=None, # Rung of the ladder, or a whole recipe, which is taken as it stands; unset, 'smooth', with weights 'finetune'
     but:str|tuple=(), # Tricks to leave out
-    reading:str=None, # 'paper' or 'gluoncv'; unset, that of `dls`
+    reading:str=None, # 'paper', 'gluoncv' or 'torchvision'; unset, that of `dls`
     as_paper:bool=False, # Keep the paper's values, however small the data or slow the device
     cbs=None, # More callbacks
     **changes

@@ -120,7 +120,7 @@ def check_targets(
 def logit_gap(
     k:int, # Number of classes
     eps:float, # Mass taken from the true class
-    reading:str='paper' # 'paper' or 'gluoncv', as in `smooth_labels`
+    reading:str='paper' # 'paper', 'gluoncv' or 'torchvision', as in `smooth_labels`
 )->float: # Difference of logits
     "Best distance of the true class's logit from the others, eq. (5)"
     eps = check_eps(eps, k)
@@ -132,7 +132,7 @@ def smooth_cross_entropy(
     pred:Tensor, # Logits `(bs, k)`
     y:Tensor, # Class indices `(bs)`
     eps:float, # Mass taken from the true class
-    reading:str='paper', # 'paper' or 'gluoncv', as in `smooth_labels`
+    reading:str='paper', # 'paper', 'gluoncv' or 'torchvision', as in `smooth_labels`
     weight:Tensor=None, # A weight for each class
     ignore_index:int=-100, # Target that counts for nothing
     reduction:str='mean' # 'mean', 'sum' or 'none'
@@ -148,7 +148,7 @@ def soft_cross_entropy(
     pred:Tensor, # Logits `(bs, k)`
     target:Tensor, # Class indices `(bs)`, or distributions `(bs, k)`
     eps:float=0., # Label smoothing
-    reading:str='paper', # 'paper' or 'gluoncv', as in `smooth_labels`
+    reading:str='paper', # 'paper', 'gluoncv' or 'torchvision', as in `smooth_labels`
     weight:Tensor=None, # A weight for each class
     ignore_index:int=-100, # Index that counts for nothing
     reduction:str='mean' # 'mean', 'sum' or 'none'
@@ -231,7 +231,7 @@ class BagLoss(nn.Module):
     y_int = True
     def __init__(self,
         eps:float=0., # Label smoothing: mass taken from the true class, §5.2
-        reading:str='paper', # 'paper' or 'gluoncv', as in `smooth_labels`
+        reading:str='paper', # 'paper', 'gluoncv' or 'torchvision', as in `smooth_labels`
         weight:Tensor=None, # A weight for each class, in training; with mixup as torch has it, not divided by their mean
         ignore_index:int=-100, # Index that counts for nothing
         reduction:str='mean' # 'mean', 'sum' or 'none'

@@ -73,10 +73,11 @@ def mix(
 
 # %% ../nbs/15_mixup.ipynb #741cb23f
 _hard = BaseLoss, LabelSmoothingCrossEntropy, nn.NLLLoss, nn.MultiMarginLoss   # they take the index of a class, no shares of classes
+_of_numbers = nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.PoissonNLLLoss
 
 class BagMixup(Callback):
     "Train on blends of two images and their labels, §5.4"
-    order,run_valid,pairs,plain = hook_order['BagMixup'],False,None,None
+    order,run_valid,pairs,plain,trick = hook_order['BagMixup'],False,None,None,'mixup'
     def __init__(self,
         alpha:float, # λ is drawn from Beta(alpha, alpha); 0 is no mixup
         off:float=0, # Epochs without mixup at the end; the authors' code
@@ -87,7 +88,9 @@ class BagMixup(Callback):
     def before_fit(self):
         if sum(isinstance(o, (BagMixup,MixHandler)) for o in self.learn.cbs)>1: raise UsageError('Images would be mixed twice: `learn.remove_cbs(BagMixup)` first')
         if self.alpha and isinstance(self.loss_func, _hard) and not judges_each(self.loss_func):
-            raise UsageError(f"{type(self.loss_func).__name__} takes no soft targets, which mixup makes: give the learner loss_func=BagLoss()")
+            loss = getattr(self.loss_func, 'func', None)   # what a loss of fastai's calls
+            if isinstance(loss, _of_numbers): raise UsageError(f"{type(loss).__name__} is for targets that are numbers, and {self.trick} is for classes: leave it out")
+            raise UsageError(f"{type(self.loss_func).__name__} takes no soft targets, which {self.trick} makes: give the learner loss_func=BagLoss()")
 
     def before_batch(self):
         self.pairs = None
@@ -107,7 +110,7 @@ class BagMixup(Callback):
     def after_pred(self):
         if self.pairs is None: return
         check_logits(self.pred)
-        if len(self.yb)!=1: raise UsageError(f'Mixup is for one target, the data have {len(self.yb)}: leave it out')
+        if len(self.yb)!=1: raise UsageError(f'The data have {len(self.yb)} targets, and {self.trick} is for one: leave it out')
         self.plain,k,(y,),each = self.yb,self.pred.shape[1],self.yb,judges_each(self.loss_func)
         if not hasattr(self.learn, 'target_check'): check_targets(y, k, ignore_index=0, each=each)
         self.learn.yb = (self.blend(y, code=noop if y.is_floating_point() else partial(_one_hot, k=k)),)

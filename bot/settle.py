@@ -148,9 +148,11 @@ def fit_steps(
     n_train:int # Training images
 )->Recipe: # With a note for each change
     "What follows from the batch and the number of steps, where a row gives it"
-    r,n = fit_rate(r),r['epochs']*(n_train//r['bs'])
-    short = ': too few, it is a copy of the weights' if r.get('ema', 0)>=n else ''
-    return r.adopt(f"{n:,} steps, in which the mean keeps {r['ema']:g} time constants{short}", ema_steps=update_every(n)) if r.get('ema') else r
+    r,n = fit_rate(r),n_train//r['bs']
+    if not r.get('ema'): return r
+    r = r.adopt(f"{r['epochs']*n:,} steps, in which the mean keeps {r['ema']:g} time constants", ema_steps=update_every(r['epochs']*n))
+    few = r['epochs']*-(-n//r['ema_steps'])   # updates
+    return r.note(f"ema: the mean is a copy of the weights, for {few:,} updates are too few for {r['ema']:g} time constants") if r['ema']>=few else r
 
 def update_every(
     n:int # Batches of the run

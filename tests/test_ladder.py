@@ -233,6 +233,12 @@ def test_layout_on_a_cpu(dls, arch, lies):
     assert {o.is_contiguous(memory_format=torch.channels_last) for o in convs}=={lies}
     with learn.no_bar(), learn.no_logging(): learn.fit(1)
 
+@pytest.mark.parametrize('arch,breaks', [('xresnet18b',True), ('xresnet18a',True), ('xresnet50a',False), ('xresnet18d',False)])
+def test_layout_that_torch_cannot_compute(dls, arch, breaks):
+    "A sixteenth of a network: where its strided 1x1 convolutions lie channels last, torch writes beyond its memory"
+    learn = bag_learner(dls, 'baseline', arch=arch, widen=1/16)
+    assert precision.breaks_last(learn.model)==breaks==(not any(isinstance(o, precision.ChannelsLastBatch) for o in learn.cbs))
+
 def test_no_half_precision_on_a_cpu(dls, capsys):
     "Announced, kept in the recipe, and true"
     assert computed_in(dls, 'fp16', 'paper', 'timm')=={full}

@@ -1,5 +1,5 @@
 "torchvision's published command and code, against the second ladder: each setting, each transform with equal draws, the mean of the weights step by step, and runs that are cut"
-import copy, math, random
+import copy, math, os, random, subprocess, sys
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.data.transforms import ToTensor
 from fastai.learner import Learner, load_learner
-from fastai.losses import BCEWithLogitsLossFlat, LabelSmoothingCrossEntropy, LabelSmoothingCrossEntropyFlat
+from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, LabelSmoothingCrossEntropy, LabelSmoothingCrossEntropyFlat, MSELossFlat
 from fastai.torch_core import TensorImage
 from bot import block
 from bot.augment import paper_cfg, random_box, torchvision_norm
@@ -476,9 +476,48 @@ def test_a_recipe_of_somebodys_own(photos):
     own = [Recipe(dict(recipe('baseline', ladder='torchvision')), 'mine', reading=o) for o in ('torchvision','paper')]
     assert [drop_epochs(o, 90) for o in own]==[(30,60), (22.5,45.)]
 
-@pytest.mark.parametrize('wrong', [dict(ema=0), dict(ema=-1), dict(every=0), dict(every=-3), dict(keep=1.5), dict(keep=1), dict(ema='x')])
+@pytest.mark.parametrize('wrong', [dict(ema=0), dict(ema=-1), dict(every=0), dict(every=-3), dict(keep=1.5), dict(keep=1), dict(ema='x'), dict(keep='x'), dict(warmup=5), dict(warmup=-1)])
 def test_a_mean_that_cannot_be(wrong):
     with pytest.raises(UsageError): BagEMA(**wrong)
+
+@pytest.mark.parametrize('kw,copy', [({},True), (dict(every=1, ema=8.),False), (dict(every=1, keep=.9),False), (dict(keep=0.),False)])
+def test_a_mean_that_is_a_copy_is_told(capsys, kw, copy):
+    "Where the fit has fewer updates than the mean has time constants; `keep=0` asks for it"
+    learn = learner(cbs=BagEMA(**kw))
+    with learn.no_bar(), learn.no_logging(): learn.fit(3)
+    assert ('averaged weights are a copy' in capsys.readouterr().out)==copy and (learn.bag_ema.share==0)==(copy or 'keep' in kw and not kw['keep'])
+
+def test_a_recipe_says_that_its_mean_is_a_copy():
+    "By its updates, also where their distance was given"
+    def copies(**kw): return [o for o in fit_to(recipe('ema', epochs=3, bs=64, size=32, valid_size=32, **kw), 1000, 32).notes if 'copy' in o]
+    assert copies(ema_steps=32) and not copies(ema_steps=1)
+
+def test_a_fit_of_no_epochs_with_a_mean():
+    "As fastai's `fine_tune(1, freeze_epochs=0)` has one"
+    learn = learner(cbs=BagEMA())
+    with learn.no_bar(), learn.no_logging(): learn.fit(0), learn.fit(1)
+
+@pytest.mark.parametrize('cb,name', [(BagMixup,'mixup'), (BagCutMix,'CutMix'), (BagMixOrCut,'mixup or CutMix')])
+def test_who_does_not_fit_a_loss_is_named(cb, name):
+    with pytest.raises(UsageError, match=f'takes no soft targets, which {name} makes: give the learner loss_func=BagLoss'): fit(learner(points(bs=8), loss=CrossEntropyLossFlat(), cbs=cb(1.)))
+    with pytest.raises(UsageError, match=f'MSELoss is for targets that are numbers, and {name} is for classes'): fit(learner(points(bs=8), loss=MSELossFlat(), cbs=cb(1.)))
+    with pytest.raises(UsageError, match='^cutmix=-1'): BagCutMix(-1)
+
+def test_a_crop_among_fastais_transforms(photos):
+    "It crops, flips and augments Pillow's images too, as torchvision would; a target with places is refused"
+    from fastai.vision.all import DataBlock, ImageBlock, CategoryBlock, PointBlock, get_image_files, parent_label
+    def block(target, get_y, **kw): return DataBlock((ImageBlock, target), get_items=get_image_files, get_y=get_y, item_tfms=BagCrop(16, **kw))
+    def first(flip): return next(iter(block(CategoryBlock, parent_label, flip=flip, min_scale=1., trivial=False).dataloaders(photos, bs=8, num_workers=0, device='cpu', shuffle=False).train))[0]
+    random.seed(0); plain = first(0.)
+    random.seed(0); assert plain.shape[-2:]==(16,16) and not torch.equal(plain, first(1.))
+    with pytest.raises(UsageError, match='TensorPoint would stay where it is'): block(PointBlock, lambda o: [[1.,1.]]).dataloaders(photos, bs=8, num_workers=0, device='cpu')
+
+@pytest.mark.slow
+def test_a_process_of_one_thread_trains_a_sixteenth(tmp_path):
+    "It was aborted: 'corrupted double-linked list'"
+    env = os.environ | dict(OMP_NUM_THREADS='1')
+    res = subprocess.run([sys.executable, '-m', 'bot', 'train', 'digits', '--rung', 'torchvision.mixup', '--widen', '.0625', '--epochs', '1', '--workers', '0', '--out', str(tmp_path/'a')], env=env, capture_output=True, text=True)
+    assert res.returncode==0, res.stderr
 
 def test_what_somebody_elses_loaders_do_not_do(photos):
     "Of plain loaders of fastai's: what is given is refused, what the row has is noted, and of crops nothing is claimed"
