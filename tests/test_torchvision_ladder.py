@@ -28,7 +28,7 @@ from bot.cutmix import BagCutMix, BagMixOrCut, draw_cut, paste
 from bot.files import run_file
 from bot.ladder import ladder_of, ladders, Recipe, recipe, rows_of, tricks_of
 from bot.learner import bag_learner, decay_of, fit_recipe, mixing
-from bot.loader import repeated
+from bot.loader import KeyedDL, repeated
 from bot.losses import BagLoss
 from bot.keys import Step
 from bot.mixup import BagMixup, draw_pairs, mix, partners
@@ -518,6 +518,15 @@ def test_a_process_of_one_thread_trains_a_sixteenth(tmp_path):
     env = os.environ | dict(OMP_NUM_THREADS='1')
     res = subprocess.run([sys.executable, '-m', 'bot', 'train', 'digits', '--rung', 'torchvision.mixup', '--widen', '.0625', '--epochs', '1', '--workers', '0', '--out', str(tmp_path/'a')], env=env, capture_output=True, text=True)
     assert res.returncode==0, res.stderr
+
+def test_a_flip_that_turns_among_fastais_transforms(photos):
+    "With loaders that count epochs: the second one has each picture of the first in a mirror"
+    from fastai.vision.all import DataBlock, ImageBlock, CategoryBlock, get_image_files, parent_label
+    block = DataBlock((ImageBlock, CategoryBlock), get_items=get_image_files, get_y=parent_label, item_tfms=BagCrop(16, min_scale=1., turns=True), dl_type=KeyedDL)
+    dl = block.dataloaders(photos, bs=4, num_workers=0, device='cpu').train
+    first,second = (torch.cat([torch.Tensor(x) for x,_ in dl]) for _ in range(2))
+    def seen(x): return sorted(o.numpy().tobytes() for o in x)
+    assert len(first)>8 and seen(first)!=seen(second) and seen(first)==seen(second.flip(-1))
 
 def test_what_somebody_elses_loaders_do_not_do(photos):
     "Of plain loaders of fastai's: what is given is refused, what the row has is noted, and of crops nothing is claimed"
