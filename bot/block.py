@@ -140,6 +140,20 @@ def nm(
     "Name of a transform"
     return f.name.split(' -- ')[0]
 
+# %% ../nbs/06_block.ipynb #a591f182
+def kinds(
+    x # An item
+)->str: # For people
+    "Types of an item's parts"
+    return ', '.join(type(o).__name__ for o in (x if isinstance(x, tuple) else (x,)))
+
+@patch
+def check(self:BagCrop, x):
+    "Refuse an item whose image the crop would not see, or whose target has places"
+    if not works_on(self, x): raise UsageError(f'BagCrop does nothing with {kinds(x)}: it takes images of Pillow, as ImageBlock makes them, or those of BagImageBlock')
+    still = [o for o in x if isinstance(o, (TensorPoint,TensorBBox,PILMask))] if isinstance(x, tuple) else []
+    if still: raise UsageError(f'{type(still[0]).__name__} would stay where it is while the image is cropped and flipped: BagCrop is for targets without places')
+
 # %% ../nbs/06_block.ipynb #e0c0535a
 @patch
 def setups(self:BagCrop, dl):
@@ -147,15 +161,6 @@ def setups(self:BagCrop, dl):
     asked = [k for k,v in dict(turns=self.turns and self.flip, repeats=self.times>1).items() if v]
     if asked and not isinstance(dl, KeyedDL): raise UsageError(f'{asked[0]} needs a KeyedDL, which counts epochs, and the loader is a {type(dl).__name__}: leave dl_type out, or {asked[0]}')
     if not isinstance(dl, KeyedDL) and len(dl.dataset): self.check(dl.dataset[0])
-
-@patch
-def check(self:BagCrop,
-    x # An item
-):
-    "Refuse one whose image the crop would not see, or whose target has places"
-    if not works_on(self, x): raise UsageError(f'BagCrop does nothing with {kinds(x)}: it takes images of Pillow, as ImageBlock makes them, or those of BagImageBlock')
-    still = [o for o in x if isinstance(o, (TensorPoint,TensorBBox,PILMask))] if isinstance(x, tuple) else []
-    if still: raise UsageError(f'{type(still[0]).__name__} would stay where it is while the image is cropped and flipped: BagCrop is for targets without places')
 
 @patch
 def built(self:BagCrop, dl):
@@ -167,12 +172,6 @@ def built(self:BagCrop, dl):
             if not works_on(f, x): raise UsageError(f"Item transform {nm(f)} does nothing with {kinds(x)}: the crop (order {self.order}) makes tensors of images; leave it out, or change its order")
             if f.order<self.order and any(isinstance(o, EncodedImage) and works_on(f, o) for o in x): print(f'{nm(f)} comes before the crop: images are decoded whole for it')
         x = f(x, split_idx=0)
-
-def kinds(
-    x # An item
-)->str: # For people
-    "Types of an item's parts"
-    return ', '.join(type(o).__name__ for o in (x if isinstance(x, tuple) else (x,)))
 
 # %% ../nbs/06_block.ipynb #037fad9d
 @patch

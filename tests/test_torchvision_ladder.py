@@ -476,9 +476,10 @@ def test_a_recipe_of_somebodys_own(photos):
     own = [Recipe(dict(recipe('baseline', ladder='torchvision')), 'mine', reading=o) for o in ('torchvision','paper')]
     assert [drop_epochs(o, 90) for o in own]==[(30,60), (22.5,45.)]
 
-@pytest.mark.parametrize('wrong', [dict(ema=0), dict(ema=-1), dict(every=0), dict(every=-3), dict(keep=1.5), dict(keep=1), dict(ema='x'), dict(keep='x'), dict(warmup=5), dict(warmup=-1)])
-def test_a_mean_that_cannot_be(wrong):
-    with pytest.raises(UsageError): BagEMA(**wrong)
+@pytest.mark.parametrize('name,values', [('ema',(0,-1,'x')), ('every',(0,-3)), ('keep',(1.5,1,'x')), ('warmup',(5,-1))])
+def test_a_mean_that_cannot_be(name, values):
+    for v in values:
+        with pytest.raises(UsageError): BagEMA(**{name:v})
 
 @pytest.mark.parametrize('kw,copy', [({},True), (dict(every=1, ema=8.),False), (dict(every=1, keep=.9),False), (dict(keep=0.),False)])
 def test_a_mean_that_is_a_copy_is_told(capsys, kw, copy):
@@ -505,12 +506,15 @@ def test_who_does_not_fit_a_loss_is_named(cb, name):
 
 def test_a_crop_among_fastais_transforms(photos):
     "It crops, flips and augments Pillow's images too, as torchvision would; a target with places is refused"
-    from fastai.vision.all import DataBlock, ImageBlock, CategoryBlock, PointBlock, get_image_files, parent_label
-    def block(target, get_y, **kw): return DataBlock((ImageBlock, target), get_items=get_image_files, get_y=get_y, item_tfms=BagCrop(16, **kw))
-    def first(flip): return next(iter(block(CategoryBlock, parent_label, flip=flip, min_scale=1., trivial=False).dataloaders(photos, bs=8, num_workers=0, device='cpu', shuffle=False).train))[0]
-    random.seed(0); plain = first(0.)
-    random.seed(0); assert plain.shape[-2:]==(16,16) and not torch.equal(plain, first(1.))
-    with pytest.raises(UsageError, match='TensorPoint would stay where it is'): block(PointBlock, lambda o: [[1.,1.]]).dataloaders(photos, bs=8, num_workers=0, device='cpu')
+    from fastai.vision.all import DataBlock, ImageBlock, CategoryBlock, PILImage, PointBlock, get_image_files, parent_label
+    def loaders(target, get_y, **kw):
+        block = DataBlock((ImageBlock, target), get_items=get_image_files, get_y=get_y, item_tfms=BagCrop(16, **kw))
+        return block.dataloaders(photos, bs=8, num_workers=0, device='cpu')
+    assert loaders(CategoryBlock, parent_label).one_batch()[0].shape==(8,3,16,16)
+    im = PILImage.create(next(photos.rglob('*.png')))
+    plain,turned = (BagCrop(16, min_scale=1., flip=o)(im, split_idx=0) for o in (0.,1.))
+    assert torch.equal(plain.flip(-1), turned) and not torch.equal(plain, turned)
+    with pytest.raises(UsageError, match='TensorPoint would stay where it is'): loaders(PointBlock, lambda o: [[1.,1.]])
 
 @pytest.mark.slow
 def test_a_process_of_one_thread_trains_a_sixteenth(tmp_path):
@@ -522,7 +526,8 @@ def test_a_process_of_one_thread_trains_a_sixteenth(tmp_path):
 def test_a_flip_that_turns_among_fastais_transforms(photos):
     "With loaders that count epochs: the second one has each picture of the first in a mirror"
     from fastai.vision.all import DataBlock, ImageBlock, CategoryBlock, get_image_files, parent_label
-    block = DataBlock((ImageBlock, CategoryBlock), get_items=get_image_files, get_y=parent_label, item_tfms=BagCrop(16, min_scale=1., turns=True), dl_type=KeyedDL)
+    crop = BagCrop(16, min_scale=1., turns=True)
+    block = DataBlock((ImageBlock, CategoryBlock), get_items=get_image_files, get_y=parent_label, item_tfms=crop, dl_type=KeyedDL)
     dl = block.dataloaders(photos, bs=4, num_workers=0, device='cpu').train
     first,second = (torch.cat([torch.Tensor(x) for x,_ in dl]) for _ in range(2))
     def seen(x): return sorted(o.numpy().tobytes() for o in x)
