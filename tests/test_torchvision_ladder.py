@@ -515,6 +515,7 @@ def test_a_crop_among_fastais_transforms(photos):
     plain,turned = (BagCrop(16, min_scale=1., flip=o)(im, split_idx=0) for o in (0.,1.))
     assert torch.equal(plain.flip(-1), turned) and not torch.equal(plain, turned)
     with pytest.raises(UsageError, match='TensorPoint would stay where it is'): loaders(PointBlock, lambda o: [[1.,1.]])
+    with pytest.raises(UsageError, match='a crop of its own'): loaders(ImageBlock, lambda o: o)
 
 @pytest.mark.slow
 def test_a_process_of_one_thread_trains_a_sixteenth(tmp_path):
