@@ -23,7 +23,7 @@ from fastcore.basics import patch
 from .core import UsageError
 from .ranges import Num
 from .ladder import setting
-from .settle import update_every
+from .settle import n_updates, update_every
 from .resnet import unwrapped
 from .guards import hook_order
 
@@ -37,7 +37,7 @@ def kept_share(
     ema:float=ema_constants # Time constants over the run
 )->float: # From 0, which is a copy, to 1
     "The share of the mean that an update keeps"
-    return 1-min(1., ema/max(1, n_epoch*-(-n_iter//every)))
+    return 1-min(1., ema/max(1, n_epoch*n_updates(n_iter, every)))
 
 def theirs(
     bs:int, # Images in a batch, over all devices

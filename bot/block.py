@@ -40,7 +40,7 @@ from .trivial import BagErase, check_turns, draw_erase, erased, flips, trivial_a
 # %% ../nbs/06_block.ipynb #c6c7b4d1
 class BagCrop(DisplayedTransform):
     "The paper's crop of an image: random in training, with a flip; the middle in validation"
-    order,own,times,pillow = 1,{},1,True   # what of a record is another than the reading's; how often an epoch shows an item
+    order,own,times,pillow = 1,{},1,True   # what of a record is another than the reading's; how often an epoch shows an item; are its images Pillow's?
     def __init__(self,
         size:int, # Side of the result, in pixels
         min_scale:float=ladder['baseline']['min_scale'], # Smallest area of a random crop, as a share of the image

@@ -170,11 +170,13 @@ def device_of(
 
 def lies_last(
     r:Recipe, # Settings of a run
-    dls:DataLoaders # Its images
+    dls:DataLoaders, # Its images
+    model:torch.nn.Module=None # Its model, if it is there
 )->bool: # Do their channels lie last?
-    "Is that faster, and safe? In float32 a model of one's own keeps the usual order, which its `view` may count on"
+    "Is that faster, and safe? In float32 a model of one's own keeps the usual order, which its `view` may count on, and so does one that torch cannot compute"
     half = bool(r['fp16']) and precision.fast_half(device_of(dls))
-    return precision.fast_channels_last(device_of(dls), half) and (half or isinstance(r['arch'], str))
+    safe = half or isinstance(r['arch'], str) and (model is None or not precision.breaks_last(model))
+    return precision.fast_channels_last(device_of(dls), half) and safe
 
 # %% ../nbs/20_learner.ipynb #cddf9a42
 def mixing(
@@ -208,7 +210,7 @@ def add_tricks(
     if r.get('ema'): learn.add_cb(BagEMA(r['ema'], r.get('ema_steps'), warmup_epochs(r, r['epochs'])/r['epochs']))
     if r['teacher'] is not None: learn.distill(teacher_of(r['teacher'], learn.dls), r['T'], r.reading)
     if r['fp16']: learn.to_fp16()
-    if lies_last(r, learn.dls) and (device_of(learn.dls)!='cpu' or not precision.breaks_last(learn.model)): learn.to_channelslast(use_amp=False)
+    if lies_last(r, learn.dls, learn.model): learn.to_channelslast(use_amp=False)
     if r.get('torchcompile'): precision.compile_model(learn.model, learn.dls.device)
     return learn
 

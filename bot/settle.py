@@ -12,7 +12,7 @@ Docs: https://OWNER.github.io/bot/settle.html.md"""
 # %% auto #0
 __all__ = ['paper_epochs', 'paper_rate', 'short_passes', 'short_rate', 'short_images', 'short_names', 'warmup_epochs',
            'drop_epochs', 'unused', 'repeat_words', 'pow2', 'fit_size', 'fit_bs', 'fit_to', 'fit_view', 'fit_last',
-           'sides_of', 'fit_rate', 'fit_steps', 'update_every', 'as_published', 'ema_every', 'comes_made',
+           'sides_of', 'n_updates', 'fit_rate', 'fit_steps', 'update_every', 'as_published', 'ema_every', 'comes_made',
            'begins_trained', 'shortness', 'why_long', 'fit_short', 'fit_opt']
 
 # %% ../nbs/01_settle.ipynb #319c1da1
@@ -136,6 +136,14 @@ def sides_of(
     train = min([r['size'], *(o for _,o in read_sizes(r['sizes']))] if r.get('sizes') else [r['size']])
     return sorted({train, r.get('valid_size') or train})
 
+# %% ../nbs/01_settle.ipynb #19e7f649
+def n_updates(
+    n_iter:int, # Batches of an epoch
+    every:int # Batches from one update to the next, counted within an epoch
+)->int: # The first batch of an epoch has one
+    "Updates of the mean in an epoch"
+    return -(-n_iter//every)
+
 # %% ../nbs/01_settle.ipynb #cd851404
 def fit_rate(
     r:Recipe # Settings, its batch settled
@@ -151,7 +159,7 @@ def fit_steps(
     r,n = fit_rate(r),n_train//r['bs']
     if not r.get('ema'): return r
     r = r.adopt(f"{r['epochs']*n:,} steps, in which the mean keeps {r['ema']:g} time constants", ema_steps=update_every(r['epochs']*n))
-    few = r['epochs']*-(-n//r['ema_steps'])   # updates
+    few = r['epochs']*n_updates(n, r['ema_steps'])
     return r.note(f"ema: the mean is a copy of the weights, for {few:,} updates are too few for {r['ema']:g} time constants") if r['ema']>=few else r
 
 def update_every(
@@ -168,7 +176,7 @@ def as_published(
     "What the published rules make of the batch of `r`"
     r,k = fit_rate(r),r.get('ema_steps') or 32
     why,n = "torchvision's rule, which leaves out the number of images",max(1, n_train//r['bs'])
-    return r.adopt(why, ema=2e-5*r['bs']*k*-(-n//k)) if r.get('ema') else r
+    return r.adopt(why, ema=2e-5*r['bs']*k*n_updates(n, k)) if r.get('ema') else r
 
 def ema_every(
     r:Recipe, # Settings of a run

@@ -65,7 +65,7 @@ table = [   # name, module, old, new, file of tests and which of it (pytest's -k
     ('validation without its edge', 'block', "(dict(crop_pct=cfg['size']/self.valid_edge) if self.valid_edge else {})", '{}', 'torchvision_ladder preset'),
     ('a teacher of small images', 'sizes', 'if free: t.size = self.sizes[-1][1]', 'pass', 'torchvision_ladder teacher_sees'),
     ('a copy that holds a folder', 'files', '    def __reduce__(self): return Claim,(self.path,)   # a copy holds nothing\n', '', 'torchvision_ladder kept_learner'),
-    ('a mean of fewer constants', 'average', 'ema/max(1, n_epoch*-(-n_iter//every))', 'ema/max(1, n_epoch*n_iter)', 'torchvision_ladder leaves_out or any_batch'),
+    ('a mean of fewer constants', 'average', 'ema/max(1, n_epoch*n_updates(n_iter, every))', 'ema/max(1, n_epoch*n_iter)', 'torchvision_ladder leaves_out or any_batch'),
     ('exif turned the wrong way', 'formats', '6:(1,1,0)', '6:(1,0,1)', 'images orientation'),
     ('shrunk too far', 'images', 'h>=2.5*k*max(size[0], 64) and w>=2.5*k*max(size[1], 64)', 'h>=k*size[0] and w>=k*size[1]', 'images shrunk'),
     ('smoothing over all classes', 'losses', '(1-q)*eps/max(k-1, 1)', '(1-q)*eps/k', 'paper'),
