@@ -32,7 +32,7 @@ from fastai.metrics import accuracy
 from fastai.torch_core import default_device
 from .core import in_words, nearest, shown, UsageError
 from .ladder import check_settings, Recipe, recipe, setting, settings, usual_reading
-from .settle import as_published, comes_made, drop_epochs, ema_every, fit_last, fit_opt, fit_to, repeat_words, sides_of, unused, warmup_epochs
+from .settle import as_published, comes_made, drop_epochs, ema_every, fit_last, fit_opt, fit_to, own_view, repeat_words, sides_of, unused, warmup_epochs
 from .tuned import fit_probe, fit_tuned, freeze_epochs, length_words, of_probe, usual_rung
 from .block import bag_of, norm_stats
 from .init import inits, zero_gamma
@@ -91,7 +91,7 @@ def fit_recipe(
     r = fit_native(r, size, as_paper)
     own = {k:v for k,v in (own or {}).items() if (k!='widen' or str(r['arch']).startswith('xresnet')) and (k in of_probe or r.rung!='probe')}
     if as_paper and not precision.fast_half(kind): r = r.adopt(f'on {kind}', fp16=False)
-    r = as_published(r, n_train) if as_paper else fit_to(r.adopt("the source's own", **own), n_train, size, kind)
+    r = as_published(r, n_train) if as_paper else fit_to(r.adopt("the source's own", **own_view(r, own)), n_train, size, kind)
     check_recipe(r)
     return r.note(*unused(r), *repeat_words(r, n_train))
 
