@@ -33,10 +33,11 @@ def result(
     from bot.runs import dropped
     from bot.judge import accuracy_words
     gone,lost,accs = len(dropped(learn.dls.train)),len(dropped(learn.dls.valid)),[o.get('ema_accuracy', o['accuracy']) for o in learn.run_folder.rows]
+    mean = ', by the averaged model' if hasattr(learn, 'bag_ema') else ''
     n = len(learn.dls.valid_ds)-lost
     k,best = round(accs[-1]*n),max(range(len(accs)), key=accs.__getitem__)
     words = accuracy_words(k, n, 'validation images' + (f', {lost:,} unreadable' if lost else ''))
-    return '\n'.join([f'{words}, best {accs[best]:.2%} after epoch {best+1}',
+    return '\n'.join([f'{words}{mean}, best {accs[best]:.2%} after epoch {best+1}',
         *([f'unreadable among the training images: {gone:,}, see {run}/unreadable.csv'] if gone else []),
         *next_words(run, learn.dls.valid_ds.items[0][0])])
 

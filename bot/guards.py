@@ -124,14 +124,14 @@ class TargetCheck(Callback):
     def before_fit(self):
         self.k,self.n_dropped = None,0
         names,f = not_plain(self.loss_func),self.loss_func
-        self.check_weighted(f)
         if names and self.told!=id(f) and not hasattr(self.learn, 'lr_finder'):
             print(f"{getattr(f, '__name__', type(f).__name__)} uses {', '.join(names)} in validation too: valid_loss is not the plain one"
                 + ('' if judges_each(f) else '; BagLoss(eps=, weight=) acts in training alone'))
         self.told = id(f)
 
-    def check_weighted(self, f):
-        "Refuse a loss that came later and does not weigh the classes, where the recipe does"
+    def before_train(self):
+        "Refuse a loss that came later and does not weigh the classes, where the recipe does; a prediction needs none"
+        f = self.loss_func
         if getattr(f, 'weight', None) is not None and isinstance(f, BagLoss) or not getattr(self.learn, 'recipe', {}).get('class_weights'): return
         raise UsageError(f"The recipe has class_weights, which BagLoss uses, and the loss is now {getattr(f, '__name__', type(f).__name__)} without them\n"
             'Leave class_weights out and weigh the classes in your loss, or keep the learner\'s')

@@ -124,6 +124,7 @@ def fetch(self:KeyedDL,
     world:int=1 # How many there are
 ):
     "Number of a batch, the batch before the batch transforms, its items and which of them are in it, what could not be read, and what to say"
+    notes.clear()   # of what somebody else has read
     with keyed(key(self.seed, epoch, n, 'batch')):
         seen,items,drops,mine = Counter(),{},[],rank_rows(len(idxs), rank, world)
         views = apart(len(idxs), r := self.times())

@@ -23,7 +23,7 @@ from fastai.torch_core import find_bs
 from .core import UsageError
 from .ladder import is_paper, setting
 from .keys import step_all, step_draw, step_places, step_rows
-from .losses import check_logits, check_targets, judges_each
+from .losses import check_logits, check_targets, is_index, judges_each
 from .guards import hook_order
 
 # %% ../nbs/15_mixup.ipynb #f6f61421
@@ -90,6 +90,7 @@ class BagMixup(Callback):
         if self.alpha and isinstance(self.loss_func, _hard) and not judges_each(self.loss_func):
             loss = getattr(self.loss_func, 'func', None)   # what a loss of fastai's calls
             if isinstance(loss, _of_numbers): raise UsageError(f"{type(loss).__name__} is for targets that are numbers, and {self.trick} is for classes: leave it out")
+            if getattr(self.loss_func, 'axis', -1)!=-1: raise UsageError(f"{type(self.loss_func).__name__}(axis={self.loss_func.axis}) is for a class at each pixel, and {self.trick} is for one of a whole image: leave it out")
             raise UsageError(f"{type(self.loss_func).__name__} takes no soft targets, which {self.trick} makes: give the learner loss_func=BagLoss()")
 
     def before_batch(self):
@@ -111,6 +112,7 @@ class BagMixup(Callback):
         if self.pairs is None: return
         check_logits(self.pred)
         if len(self.yb)!=1: raise UsageError(f'The data have {len(self.yb)} targets, and {self.trick} is for one: leave it out')
+        if is_index(self.yb[0]) and self.yb[0].ndim>2: raise UsageError(f'Targets of shape {tuple(self.yb[0].shape)} have a class at each pixel, and {self.trick} is for one of a whole image: leave it out')
         self.plain,k,(y,),each = self.yb,self.pred.shape[1],self.yb,judges_each(self.loss_func)
         if not hasattr(self.learn, 'target_check'): check_targets(y, k, ignore_index=0, each=each)
         self.learn.yb = (self.blend(y, code=noop if y.is_floating_point() else partial(_one_hot, k=k)),)

@@ -44,6 +44,7 @@ from .resnet import own_names, unwrapped
 from .weights import is_weight_file, load_weights, read_weights, safetensor_parts
 from .models import read_args, read_run
 from .prepared import data_settings, set_record
+from .average import averaged_model
 from .learner import bag_learner, pick_device
 from .args import check_fingerprint, check_same_run, fingerprint
 
@@ -273,4 +274,7 @@ def take_last(
     "Let `learn` have the last weights of the run, and say so"
     check_same_run(Path(path), learn, fit)
     load_weights(learn.model, read_weights(run_file(path, 'last'))[0], shown(str(path)))
-    print(f"'{shown(path)}' is finished: its last weights are taken; load_run('{shown(path)}') reads all of it")
+    if mean := hasattr(learn, 'bag_ema'):   # `last` has the mean, and the learner of a fit has what it is of
+        learn.bag_ema.avg = averaged_model(learn.model, 1.)
+        load_weights(learn.model, read_weights(run_file(path, 'weights'))[0], shown(str(path)))
+    print(f"'{shown(path)}' is finished: its last weights{' and their mean' if mean else ''} are taken; load_run('{shown(path)}') reads all of it")

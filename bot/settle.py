@@ -11,13 +11,14 @@ Docs: https://OWNER.github.io/bot/settle.html.md"""
 
 # %% auto #0
 __all__ = ['paper_epochs', 'last_cell', 'paper_rate', 'short_passes', 'short_rate', 'short_images', 'short_names',
-           'warmup_epochs', 'drop_epochs', 'unused', 'repeat_words', 'pow2', 'fit_size', 'fit_bs', 'fit_to', 'fit_view',
-           'fit_last', 'sides_of', 'cell_words', 'own_view', 'n_updates', 'fit_rate', 'fit_steps', 'update_every',
-           'as_published', 'ema_every', 'comes_made', 'begins_trained', 'shortness', 'why_long', 'fit_short', 'fit_opt']
+           'warmup_epochs', 'drop_epochs', 'unused', 'unreached', 'repeat_words', 'pow2', 'fit_size', 'fit_bs',
+           'fit_to', 'fit_view', 'fit_last', 'sides_of', 'cell_words', 'own_view', 'n_updates', 'copy_words',
+           'fit_rate', 'fit_steps', 'update_every', 'as_published', 'ema_every', 'comes_made', 'begins_trained',
+           'shortness', 'why_long', 'fit_short', 'fit_opt']
 
 # %% ../nbs/01_settle.ipynb #319c1da1
 import math, re
-from .core import in_words, UsageError
+from .core import amount, in_words, UsageError
 from .ranges import read_sizes
 from .ladder import ladder_of, ladders, Recipe, torchvision
 
@@ -56,7 +57,17 @@ def unused(
         turns=not r.get('turns') or r['flip']!=0, decay_bias='decay' not in r.given, nesterov=r.get('opt')!='adam')
     late = [o for o in r['drops'] if o>=r['epochs']] if uses['drops'] and 'drops' in r.given else []
     return [f"{in_words({k:r[k]})}: without effect, {v}" for k,v in why.items() if k in r.given and not uses[k]] + [
-        f"a drop after epoch {o:g} is never reached, the run has {r['epochs']}" for o in late]
+        f"a drop after epoch {o:g} is never reached, the run has {r['epochs']}" for o in late] + unreached(r)
+
+def unreached(
+    r:Recipe # Settings
+)->list: # Lines
+    "What the run of `r` is too short for"
+    n,off = r['epochs'],r['mixup_off']
+    res = [f'mixup_off={off:g}: nothing is mixed'] if off>=n and (r['alpha'] or r.get('cutmix')) else []
+    late = [f'{size} px' for share,size in read_sizes(r.get('sizes') or '32:0') if share*n>n-1+1e-9]   # no epoch begins so late
+    if late: res.append(f"sizes={r['sizes']}: training never sees {', '.join(late)}")
+    return [f"{o}, the run has {amount(n, 'epoch')}" for o in res]
 
 def repeat_words(
     r:Recipe, # Settings
@@ -64,7 +75,8 @@ def repeat_words(
 )->list: # Lines
     "How few images an epoch has, where it shows them several times"
     k = min(r.get('repeats') or 1, n_train)
-    return [f"repeats={r['repeats']}: an epoch shows {-(-n_train//k):,} of {n_train:,} images, {k} times each"] if k>1 else []
+    near = r['bs']<2*k and r['alpha']+(r.get('cutmix') or 0)>0
+    return [f"repeats={r['repeats']}: an epoch shows {-(-n_train//k):,} of {n_train:,} images, {k} times each" + near*f"; in a batch of {r['bs']} some are mixed with another view of their own"] if k>1 else []
 
 # %% ../nbs/01_settle.ipynb #80132d31
 def pow2(
@@ -165,6 +177,14 @@ def n_updates(
     "Updates of the mean in an epoch"
     return -(-n_iter//every)
 
+def copy_words(
+    n_iter:int, # Batches of an epoch
+    every:int # Batches from one update to the next, counted within an epoch
+)->str: # 'the mean is a copy of the weights as they are after batch 1 of 4'
+    "What a mean is that keeps nothing"
+    last = (n_updates(n_iter, every)-1)*every+1
+    return 'the mean is a copy of the weights' + (f' as they are after batch {last:,} of {n_iter:,} in an epoch' if 0<last<n_iter else '')
+
 # %% ../nbs/01_settle.ipynb #cd851404
 def fit_rate(
     r:Recipe # Settings, its batch settled
@@ -181,7 +201,7 @@ def fit_steps(
     if not r.get('ema'): return r
     r = r.adopt(f"{r['epochs']*n:,} steps, in which the mean keeps {r['ema']:g} time constants", ema_steps=update_every(r['epochs']*n))
     few = r['epochs']*n_updates(n, r['ema_steps'])
-    return r.note(f"ema: the mean is a copy of the weights, for {few:,} updates are too few for {r['ema']:g} time constants") if r['ema']>=few else r
+    return r.note(f"ema: {copy_words(n, r['ema_steps'])}, for {few:,} updates are too few for {r['ema']:g} time constants") if r['ema']>=few else r
 
 def update_every(
     n:int # Batches of the run

@@ -42,14 +42,14 @@ class BagSizes(Callback):
         if res.size!=(last := self.sizes[-1][1]): raise UsageError(f'sizes ends with {last} px and the images have size={res.size}: let both be the same')
         return res
 
-    def before_fit(self): self.crop()   # what cannot be is told before an epoch
     def before_epoch(self):
-        if hasattr(self.learn, 'lr_finder'): return
-        self.learn.all_batches = partial(self.sized, self.crop(), size_at(self.sizes, self.epoch, self.n_epoch))
+        if not hasattr(self.learn, 'lr_finder'): self.learn.all_batches = partial(self.sized, size_at(self.sizes, self.epoch, self.n_epoch))
 
-    def sized(self, crop, size):
+    def sized(self, size):
         "The training batches of an epoch in a size; a teacher that takes any sees that of the end"
         del self.learn.all_batches
+        if not self.training: return self.learn.all_batches()   # a mere validation has epochs too, of training images as well
+        crop = self.crop()
         t = getattr(getattr(self.learn, 'distillation', None), 'teacher', None)
         t = getattr(t, 'teacher', t)   # of one that remembers its answers
         free = getattr(t, 'size', 0) is None

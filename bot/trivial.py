@@ -17,7 +17,8 @@ from importlib import import_module
 import torch
 from torch import Tensor
 from fasttransform.transform import DisplayedTransform
-from fastai.torch_core import TensorImage
+from fastai.torch_core import TensorImage, TensorMask
+from fastai.vision.core import PILImage, PILMask, TensorBBox, TensorPoint
 from .core import UsageError
 from .ladder import setting
 from .keys import Item, key, step_draw
@@ -41,6 +42,18 @@ class BagTrivial(DisplayedTransform):
     def encodes(self, x:TensorImage):
         if x.ndim!=3: raise UsageError('BagTrivial draws one operation for an image, and was given a batch: put it among the item transforms')
         return TensorImage(trivial_augment(x))
+
+    def setups(self, dl):
+        if len(getattr(dl, 'dataset', ())) and not hasattr(dl, 'raw_item'): self.check(dl.dataset[0])
+
+    def built(self, dl): self.check(dl.raw_item())   # a loader of ours, which passes over what cannot be read
+
+    def check(self, x):
+        "Refuse an item of which only a part would be varied"
+        x = x if isinstance(x, tuple) else (x,)
+        still = [o for o in x if isinstance(o, (TensorPoint,TensorBBox,PILMask,TensorMask))]
+        if still: raise UsageError(f'{type(still[0]).__name__} would stay where it is while BagTrivial shifts and turns the image: leave it out, it is for targets without places')
+        if sum(isinstance(o, (PILImage,TensorImage)) for o in x)>1: raise UsageError('BagTrivial would vary each image of an item in a way of its own: leave it out, it is for items with one image')
 
 # %% ../nbs/05_trivial.ipynb #83b963f6
 def draw_erase(

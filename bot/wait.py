@@ -13,6 +13,7 @@ __all__ = ['each', 'StepTimer', 'timed_step', 'time_cells', 'total_time', 'read_
 
 # %% ../nbs/28_wait.ipynb #9d97f864
 import re, time
+from contextlib import redirect_stdout
 from statistics import median
 import torch
 from fastai.callback.core import Callback, CancelFitException
@@ -41,7 +42,7 @@ def timed_step(
     "How long a step takes, its images included; without two to time, as a probe is, what it computes"
     if learn.recipe.rung=='probe': return step_time(learn)
     t,n = StepTimer(min(n, max(1, len(learn.dls.train)-1))),learn.recipe['epochs']
-    with learn.no_bar(), learn.no_logging(): learn.fit_rung(n, 1e-6, cbs=t)   # a rate at which nothing diverges
+    with learn.no_bar(), learn.no_logging(), redirect_stdout(None): learn.fit_rung(n, 1e-6, cbs=t)   # at this rate nothing diverges, and what there is to say the trainings say
     gaps = [b-a for a,b in zip(t.ends, t.ends[1:])]
     return median(gaps[1:] or gaps) if gaps else step_time(learn)
 

@@ -48,7 +48,7 @@ def schedule_words(
 )->str: # 'warmup of 0.67 epochs, then a cosine to 0'
     "The learning rate over a run"
     warm,drops = warmup_epochs(r, n),', '.join(f'{o:.4g}' for o in drop_epochs(r, n))
-    fall = 'a cosine to 0' if r['sched']=='cosine' else f'a tenth after epochs {drops}'
+    fall = ('a cosine, a rate an epoch' if r.reading=='torchvision' else 'a cosine to 0') if r['sched']=='cosine' else f'a tenth after epochs {drops}'
     return f'warmup of {amount(warm, "epoch")}, then {fall}' if warm else fall
 
 def frozen_words(

@@ -546,3 +546,11 @@ def test_memory_is_bounded(fmt, size, kwargs, how, tmp_path):
     (tmp_path/'b').write_bytes(jpegs[0])
     out = subprocess.run([sys.executable, '-c', memory, tmp_path/'a', tmp_path/'b', how], capture_output=True, text=True, check=True).stdout.split()
     assert len(out)==1 and float(out[0])<images.max_bytes/1e6*1.05
+
+def test_a_remark_is_of_the_loader_that_read_the_image(tmp_path):
+    "What the same process read before, for a prediction as it may be, is not said again with the images of somebody else"
+    from bot.loader import KeyedDL
+    formats.notes[:] = [('elsewhere.png', 'has several frames: the first is used')]
+    dl = KeyedDL([0,1,2], bs=2, num_workers=0, device='cpu')
+    list(dl)
+    assert not dl.notes

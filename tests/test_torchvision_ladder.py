@@ -34,7 +34,7 @@ from bot.keys import Step
 from bot.mixup import BagMixup, draw_pairs, mix, partners
 from bot.models import xresnet18b, xresnet50b
 from bot.optimizer import decayed, scale_lr
-from bot.average import BagEMA, kept_share, theirs
+from bot.average import averaged_model, BagEMA, kept_share, theirs
 from bot.predict import predict
 from bot.prepared import crop_of
 from bot.resume import recorded
@@ -42,7 +42,7 @@ from bot.runs import load_run, save_weights
 from bot.ranges import read_sizes
 from bot.schedule import lr_schedule
 from bot.sizes import BagSizes, size_at
-from bot.settle import drop_epochs, fit_to, unused, update_every, warmup_epochs
+from bot.settle import cell_words, copy_words, drop_epochs, fit_to, unused, update_every, warmup_epochs
 from bot.state import read_state
 from bot.trivial import BagErase, BagTrivial
 from bot.test_utils import fit, learner, points
@@ -374,6 +374,16 @@ def test_settling_keeps_the_ratios():
     assert r['lr']/r['bs']==.5/1024 and all(any(o.startswith(f'{k}: ') for o in r.notes) for k in ('size','valid_size','valid_edge','lr','bs'))
     assert warmup_epochs(recipe('ema'), 600)==5 and warmup_epochs(recipe('rates'), 20)==1
 
+@pytest.mark.parametrize('rung', ['fixres','resize','modern'])
+def test_images_are_judged_at_their_own_size(rung):
+    "A source that has a size, as the digits have, says how large an image is: nothing is enlarged for validation, and the map at the end has as many cells as in training"
+    r = fit_recipe(recipe(rung), 1437, 32, 'cpu', own=dict(size=32))
+    assert (r['size'],r['valid_size'])==(26,32) and not [o for o in r.notes if 'cells' in o]
+    assert [k for k in (32,64,96,128,176,224) if cell_words(fit_to(recipe(rung, size=k), 3000, 500))]==[32,64,128]
+    given = fit_recipe(recipe(rung, size=32), 1437, 32, 'cpu', own=dict(size=32))
+    assert given['valid_size']==41 and [o for o in given.notes if '2x2 cells there and in 1x1' in o]
+    assert fit_recipe(recipe('erase'), 1437, 32, 'cpu', own=dict(size=32))['size']==32
+
 # ---- runs
 
 small = '--rung repeat --arch xresnet18b --widen 0.0625 --size 64 --valid-size 64 --valid-edge 72 --bs 16 --epochs 4 --seed 3 --device cpu --turns true --ema 5 --sizes 32:0,64:.5 --save-minutes 0'.split()
@@ -436,6 +446,14 @@ def test_columns_of_a_mean_are_numbers():
     fit(learn)
     assert learn.recorder.metric_names[-4:-1]==['ema_valid_loss','ema_accuracy','ema_perplexity'] and all(type(o) is float for o in learn.recorder.values[-1])
 
+def test_what_a_run_is_too_short_for_is_told():
+    def said(n, **kw): return [o for o in unused(recipe('ema', epochs=n, **kw)) if 'the run has' in o]
+    assert 'nothing is mixed' in said(3, mixup_off=3)[0] and not said(3, mixup_off=2) and not said(3, mixup_off=5, alpha=0, cutmix=0)
+    assert said(1, sizes='32:0,64:.9')==['sizes=32:0,64:.9: training never sees 64 px, the run has 1 epoch'] and not said(10, sizes='32:0,64:.9')
+    for n in range(1, 12):
+        seen = {size_at(read_sizes('32:0,64:.5,96:.9'), e, n) for e in range(n)}
+        assert [o for o in (64,96) if o not in seen]==[o for o in (64,96) for t in said(n, sizes='32:0,64:.5,96:.9') if f'{o} px' in t]
+
 def test_mixup_off_is_of_cutmix_too():
     assert unused(recipe('smooth', cutmix=1., mixup_off=2))==[] and 'there is no mixup' in unused(recipe('smooth', mixup_off=2))[0]
 
@@ -486,12 +504,39 @@ def test_a_mean_that_is_a_copy_is_told(capsys, kw, copy):
     "Where the fit has fewer updates than the mean has time constants; `keep=0` asks for it"
     learn = learner(cbs=BagEMA(**kw))
     with learn.no_bar(), learn.no_logging(): learn.fit(3)
-    assert ('averaged weights are a copy' in capsys.readouterr().out)==copy and (learn.bag_ema.share==0)==(copy or 'keep' in kw and not kw['keep'])
+    assert ('the mean is a copy of the weights' in capsys.readouterr().out)==copy and (learn.bag_ema.share==0)==(copy or 'keep' in kw and not kw['keep'])
 
 def test_a_recipe_says_that_its_mean_is_a_copy():
     "By its updates, also where their distance was given"
     def copies(**kw): return [o for o in fit_to(recipe('ema', epochs=3, bs=64, size=32, valid_size=32, **kw), 1000, 32).notes if 'copy' in o]
     assert copies(ema_steps=32) and not copies(ema_steps=1)
+
+@pytest.mark.parametrize('every,n,batch', [(1,4,None), (32,4,1), (3,4,None), (2,4,3), (1000,100,1)])
+def test_a_mean_that_is_a_copy_says_of_when(every, n, batch):
+    "The last update of an epoch may be its first batch: the mean lags behind by the rest"
+    said,seen = copy_words(n, every),[i+1 for i in range(n) if i%every==0][-1]
+    assert ('after batch' in said)==(batch is not None) and (batch or n)==seen and (batch is None or f'batch {seen} of {n}' in said)
+
+def test_a_mean_beside_what_watches_the_model():
+    "fastai's `ActivationStats` hooks the layers, and its hook has the learner; torch's own hooks are of the copy"
+    from fastai.callback.hook import ActivationStats
+    learn = learner(cbs=[BagEMA(2.), ActivationStats()])
+    with learn.no_bar(), learn.no_logging(): learn.fit(2)
+    assert learn.bag_ema.avg is not None and len(learn.activation_stats.stats)==len(learn.dls.train)*2
+    net = nn.Sequential(nn.utils.spectral_norm(nn.Linear(3,3)), nn.Flatten())
+    net[1].register_forward_hook(learn.predict)   # somebody else's method
+    avg = averaged_model(net, .5).module
+    assert len(avg[0]._forward_pre_hooks)==1 and not avg[1]._forward_hooks and len(net[1]._forward_hooks)==1
+
+def test_what_saves_a_model_by_the_mean_says_what_it_saves(capsys, tmp_path):
+    from fastai.callback.tracker import SaveModelCallback
+    learn = learner(cbs=BagEMA(2.), metrics=accuracy)
+    learn.path = tmp_path
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, cbs=SaveModelCallback(monitor='ema_accuracy'))
+        assert 'saves the weights, not their mean' in capsys.readouterr().out
+        learn.fit(1, cbs=SaveModelCallback(monitor='accuracy'))
+    assert 'not their mean' not in capsys.readouterr().out
 
 def test_a_fit_of_no_epochs_with_a_mean():
     "As fastai's `fine_tune(1, freeze_epochs=0)` has one"
@@ -502,7 +547,15 @@ def test_a_fit_of_no_epochs_with_a_mean():
 def test_who_does_not_fit_a_loss_is_named(cb, name):
     with pytest.raises(UsageError, match=f'takes no soft targets, which {name} makes: give the learner loss_func=BagLoss'): fit(learner(points(bs=8), loss=CrossEntropyLossFlat(), cbs=cb(1.)))
     with pytest.raises(UsageError, match=f'MSELoss is for targets that are numbers, and {name} is for classes'): fit(learner(points(bs=8), loss=MSELossFlat(), cbs=cb(1.)))
+    with pytest.raises(UsageError, match='for a class at each pixel'): fit(learner(points(bs=8), loss=CrossEntropyLossFlat(axis=1), cbs=cb(1.)))
     with pytest.raises(UsageError, match='^cutmix=-1'): BagCutMix(-1)
+
+@pytest.mark.parametrize('cb', [BagMixup, BagCutMix, BagMixOrCut])
+def test_masks_are_not_mixed(cb):
+    "With a loss that takes soft targets too"
+    x,y = torch.randn(16,3,8,8),torch.randint(0, 2, (16,8,8))
+    dls = DataLoaders.from_dsets(list(zip(x, y)), list(zip(x, y)), bs=8, device='cpu')
+    with pytest.raises(UsageError, match='a class at each pixel'): fit(Learner(dls, nn.Conv2d(3, 2, 1), BagLoss(), lr=.1, cbs=cb(1.)))
 
 def test_a_crop_among_fastais_transforms(photos):
     "It crops, flips and augments Pillow's images too, as torchvision would; a target with places is refused"
@@ -523,6 +576,18 @@ def test_a_process_of_one_thread_trains_a_sixteenth(tmp_path):
     env = os.environ | dict(OMP_NUM_THREADS='1')
     res = subprocess.run([sys.executable, '-m', 'bot', 'train', 'digits', '--rung', 'torchvision.mixup', '--widen', '.0625', '--epochs', '1', '--workers', '0', '--out', str(tmp_path/'a')], env=env, capture_output=True, text=True)
     assert res.returncode==0, res.stderr
+
+def test_a_drawn_operation_among_fastais_transforms(photos):
+    "A target with places, or a second image, would not go along"
+    from fastai.vision.all import DataBlock, ImageBlock, CategoryBlock, MaskBlock, PointBlock, get_image_files, parent_label
+    def loaders(target, get_y, **kw):
+        block = DataBlock((ImageBlock, target), get_items=get_image_files, get_y=get_y, item_tfms=BagTrivial(), **kw)
+        return block.dataloaders(photos, bs=1, num_workers=0, device='cpu')
+    for kw in ({}, dict(dl_type=KeyedDL)):
+        assert loaders(CategoryBlock, parent_label, **kw).one_batch()[0].ndim==4
+        with pytest.raises(UsageError, match='TensorPoint would stay where it is'): loaders(PointBlock, lambda o: [[1.,1.]], **kw)
+        with pytest.raises(UsageError, match='Mask would stay where it is'): loaders(MaskBlock, lambda o: np.zeros((8,8), 'uint8'), **kw)
+        with pytest.raises(UsageError, match='a way of its own'): loaders(ImageBlock, lambda o: o, **kw)
 
 def test_a_flip_that_turns_among_fastais_transforms(photos):
     "With loaders that count epochs: the second one has each picture of the first in a mirror"
@@ -643,3 +708,47 @@ def test_sizes_end_with_their_fit(photos):
     dls = bag_dls(photos, size=64, bs=16, num_workers=0, device='cpu')
     with suppress(KeyboardInterrupt): fit(Learner(dls, xresnet18b(n_out=3, widen=1/16), BagLoss(), lr=.01, cbs=[BagSizes('32:0,64:.5'), Stop()]), 2)
     assert dls.train.one_batch()[0].shape[-1]==64
+
+def mixed_run(photos, **kw):
+    "A learner with what a prediction has no use for: weighted classes, and a size that grows to another one than that of validation"
+    dls = bag_dls(photos, size=64, valid_size=96, bs=8, num_workers=0, device='cpu', reading='torchvision')
+    return bag_learner(dls, 'rates', arch='xresnet18b', widen=1/16, epochs=2, class_weights='balanced', sizes='32:0,64:.5', ema=2., **kw)
+
+def test_a_run_of_all_pieces_is_read(photos, tmp_path):
+    "And asked again: neither the loss of its training nor its first size matter to a prediction"
+    learn = mixed_run(photos)
+    with learn.no_bar(), learn.no_logging(): learn.fit_rung(resume=tmp_path/'run')
+    f = learn.dls.valid_ds.items[0][0]
+    read,own = load_run(tmp_path/'run', 'last'),load_run(tmp_path/'run', 'last', data=True)
+    with learn.bag_ema.averaged(), learn.no_bar(), read.no_bar(), own.no_bar():
+        want = learn.predict(f)[2]
+        assert torch.allclose(read.predict(f)[2], want, atol=1e-5) and torch.allclose(own.predict(f)[2], want, atol=1e-5)
+    with own.no_bar(): assert {x.shape[-1] for x in own.get_preds(ds_idx=0, with_input=True)[0]}=={64}
+
+def test_views_of_training_images_have_the_last_size(photos):
+    "Those of `tta` and of `get_preds` too, which fastai makes in an epoch of number 0"
+    seen = []
+    class Sides(Callback):
+        def before_batch(self): seen.append((self.training, self.x.shape[-1]))
+    learn = mixed_run(photos)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_rung(cbs=Sides())
+        assert {o for t,o in seen if t}=={32,64} and seen[0]==(True,32)
+        seen.clear(), learn.add_cb(Sides()), learn.tta(n=2), learn.get_preds(ds_idx=0)
+    assert {o for _,o in seen}=={64,96} and not vars(learn).get('all_batches')
+
+def test_the_same_cell_twice_has_the_same_learner(photos, tmp_path):
+    "A finished run is taken as its fit left it: the weights in the model, and their mean beside them"
+    learn,again = (mixed_run(photos) for _ in range(2))
+    for o in learn,again:
+        with o.no_bar(), o.no_logging(): o.fit_rung(resume=tmp_path/'run')
+    for a,b in ((learn.model,again.model), (learn.bag_ema.avg.module,again.bag_ema.avg.module)):
+        assert all(torch.equal(v, b.state_dict()[k]) for k,v in a.state_dict().items())
+    assert not all(torch.equal(v, learn.model.state_dict()[k]) for k,v in learn.bag_ema.avg.module.state_dict().items())
+
+def test_a_loss_that_came_later_is_refused_in_training_alone(photos):
+    learn = mixed_run(photos)
+    learn.loss_func = CrossEntropyLossFlat()
+    with learn.no_bar(), learn.no_logging():
+        learn.validate()
+        with pytest.raises(UsageError, match='The recipe has class_weights'): learn.fit_rung()
