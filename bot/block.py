@@ -27,7 +27,7 @@ from fastai.data.core import Datasets
 from fastai.data.transforms import IntToFloatTensor, ItemGetter, Normalize, ToTensor
 from fastai.torch_core import default_device, TensorImage, to_device
 from fastai.vision.augment import RandomErasing
-from fastai.vision.core import PILImage, PILMask, TensorBBox, TensorPoint
+from fastai.vision.core import PILImage
 from .core import nearest, UsageError
 from .ladder import check_settings, ladder, options, setting
 from .settle import short_names
@@ -35,7 +35,7 @@ from .sources import find_source
 from .loader import KeyedDL
 from .augment import color, ColorDraw, normalized, random_box, reading_cfg, view
 from .encoded import EncodedImage
-from .trivial import BagErase, check_turns, draw_erase, erased, flips, trivial_augment
+from .trivial import BagErase, check_places, check_turns, draw_erase, erased, flips, trivial_augment
 
 # %% ../nbs/06_block.ipynb #c6c7b4d1
 class BagCrop(DisplayedTransform):
@@ -147,8 +147,7 @@ def check(self:BagCrop, x):
     "Refuse an item whose image the crop would not see, or whose target has places"
     x = x if isinstance(x, tuple) else (x,)
     if not works_on(self, x): raise UsageError(f'BagCrop does nothing with {_kinds(x)}: it takes images of Pillow, as ImageBlock makes them, or those of BagImageBlock')
-    still = [o for o in x if isinstance(o, (TensorPoint,TensorBBox,PILMask))]
-    if still: raise UsageError(f'{type(still[0]).__name__} would stay where it is while the image is cropped and flipped: BagCrop is for targets without places')
+    check_places(x, 'BagCrop', 'cropped and flipped')
     self.pillow = not any(isinstance(o, EncodedImage) for o in x)
     if self.pillow and sum(isinstance(o, PILImage) for o in x)>1: raise UsageError('Each image of an item would have a crop of its own: make the input by BagImageBlock, which leaves the others as they are')
 

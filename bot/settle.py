@@ -11,7 +11,7 @@ Docs: https://OWNER.github.io/bot/settle.html.md"""
 
 # %% auto #0
 __all__ = ['paper_epochs', 'last_cell', 'paper_rate', 'short_passes', 'short_rate', 'short_images', 'short_names',
-           'warmup_epochs', 'drop_epochs', 'unused', 'unreached', 'repeat_words', 'pow2', 'fit_size', 'fit_bs',
+           'warmup_epochs', 'drop_epochs', 'mixes', 'unused', 'unreached', 'repeat_words', 'pow2', 'fit_size', 'fit_bs',
            'fit_to', 'fit_view', 'fit_last', 'sides_of', 'cell_words', 'own_view', 'n_updates', 'copy_words',
            'fit_rate', 'fit_steps', 'update_every', 'as_published', 'ema_every', 'comes_made', 'begins_trained',
            'shortness', 'why_long', 'fit_short', 'fit_opt']
@@ -46,6 +46,12 @@ def drop_epochs(
     of = torchvision['baseline']['epochs'] if where=='torchvision' else paper_epochs
     return r['drops'] if 'drops' in r.given else tuple(o/of*n_epoch for o in r['drops'])
 
+def mixes(
+    r:Recipe # Settings
+)->bool: # By mixup or by CutMix?
+    "Does the run of `r` mix images?"
+    return r['alpha']>0 or bool(r.get('cutmix'))
+
 # %% ../nbs/01_settle.ipynb #cec03af5
 def unused(
     r:Recipe # Settings
@@ -53,7 +59,7 @@ def unused(
     "Settings that the user gave and that do nothing in the run of `r`, each with the reason"
     why = dict(drops='the schedule is a cosine', mixup_off='there is no mixup', T='there is no teacher', ema_steps='there is no mean of the weights', turns='there is no flip',
         decay_bias=f"decay={r.get('decay')} says it", nesterov='the optimizer is Adam')
-    uses = dict(drops=r['sched']=='step', mixup_off=r['alpha']>0 or bool(r.get('cutmix')), T=r['teacher'] is not None, ema_steps=bool(r.get('ema')),
+    uses = dict(drops=r['sched']=='step', mixup_off=mixes(r), T=r['teacher'] is not None, ema_steps=bool(r.get('ema')),
         turns=not r.get('turns') or r['flip']!=0, decay_bias='decay' not in r.given, nesterov=r.get('opt')!='adam')
     late = [o for o in r['drops'] if o>=r['epochs']] if uses['drops'] and 'drops' in r.given else []
     return [f"{in_words({k:r[k]})}: without effect, {v}" for k,v in why.items() if k in r.given and not uses[k]] + [
@@ -64,7 +70,7 @@ def unreached(
 )->list: # Lines
     "What the run of `r` is too short for"
     n,off = r['epochs'],r['mixup_off']
-    res = [f'mixup_off={off:g}: nothing is mixed'] if off>=n and (r['alpha'] or r.get('cutmix')) else []
+    res = [f'mixup_off={off:g}: nothing is mixed'] if off>=n and mixes(r) else []
     late = [f'{size} px' for share,size in read_sizes(r.get('sizes') or '32:0') if share*n>n-1+1e-9]   # no epoch begins so late
     if late: res.append(f"sizes={r['sizes']}: training never sees {', '.join(late)}")
     return [f"{o}, the run has {amount(n, 'epoch')}" for o in res]
@@ -75,7 +81,7 @@ def repeat_words(
 )->list: # Lines
     "How few images an epoch has, where it shows them several times"
     k = min(r.get('repeats') or 1, n_train)
-    near = r['bs']<2*k and r['alpha']+(r.get('cutmix') or 0)>0
+    near = r['bs']<2*k and mixes(r)
     return [f"repeats={r['repeats']}: an epoch shows {-(-n_train//k):,} of {n_train:,} images, {k} times each" + near*f"; in a batch of {r['bs']} some are mixed with another view of their own"] if k>1 else []
 
 # %% ../nbs/01_settle.ipynb #80132d31
